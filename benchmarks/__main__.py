@@ -1,0 +1,122 @@
+"""The command: interleaved rounds over all chosen systems, then the tables. See `scripts/bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.catalogue import OURS, WORKLOADS
+from benchmarks.harness import System, find_systems, measure_session
+from benchmarks.machine import describe_machine
+from benchmarks.report import Series, render_markdown
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "--peers", nargs="*", metavar="NAME", help="measure the other systems too: all, or those named"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORKLOAD", help="workloads, by the start of their names"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--timeout", type=float, default=300, metavar="S", help="for one session")
+    parser.add_argument("--list", action="store_true", help="show workloads and systems, measure nothing")
+    return parser.parse_args(arguments)
+
+
+def choose_systems(systems: dict[str, System], peers: Sequence[str] | None) -> list[System]:
+    """Everything but the peers, and the peers asked for, as far as they are installed."""
+    unknown = sorted(set(peers or ()) - systems.keys())
+    if unknown:
+        sys.exit(f"No system is called {', '.join(unknown)}; there are: {', '.join(systems)}.")
+    chosen = []
+    for system in systems.values():
+        if system.peer and (peers is None or (peers and system.name not in peers)):
+            continue
+        if system.is_there():
+            chosen.append(system)
+        else:
+            print(f"{system.name} is left out: {system.package} is not installed", file=sys.stderr)
+    return chosen
+
+
+def choose_workloads(only: Sequence[str] | None) -> list[str]:
+    chosen = [name for name in WORKLOADS if only is None or name.startswith(tuple(only))]
+    if not chosen:
+        sys.exit(f"No workload begins with {' or '.join(only or ())}; there are: {', '.join(WORKLOADS)}.")
+    return chosen
+
+
+def record(results: dict[str, dict[str, Series]], system: str, answers: dict[str, Any], round_: int) -> None:
+    """Append one session's answers; `round_` values stand before this one in each series."""
+    for workload, answer in answers.items():
+        series = results.setdefault(workload, {}).setdefault(system, Series())
+        assert len(series.values) == round_
+        series.values.append(answer.get("value"))
+        if answer.get("note"):
+            series.notes.add(answer["note"])
+        if "error" in answer:
+            series.errors.append(answer["error"].strip().rpartition("\n")[2])
+            print(f"{system}, {workload}:\n{answer['error']}", file=sys.stderr)
+
+
+def run(options: argparse.Namespace) -> int:
+    systems = find_systems()
+    workloads = choose_workloads(options.only)
+    if options.list:
+        for name in workloads:
+            able = [system.name for system in systems.values() if name in system.workloads]
+            print(f"{name:22}{WORKLOADS[name].title}\n{'':22}  {', '.join(able)}")
+        return 0
+    chosen = choose_systems(systems, options.peers)
+    machine = describe_machine(system.package for system in chosen)
+    results: dict[str, dict[str, Series]] = {}
+    for round_ in range(options.rounds):
+        # Each round begins with another system, so that none always has the machine after the same one.
+        turn = round_ % len(chosen)
+        for system in [*chosen[turn:], *chosen[:turn]]:
+            able = [name for name in workloads if name in system.workloads]
+            if able:
+                began = time.perf_counter()
+                answers = measure_session(system.name, able, timeout_s=options.timeout)
+                record(results, system.name, answers, round_)
+                took_s = time.perf_counter() - began
+                print(f"round {round_ + 1}/{options.rounds} {system.name}: {took_s:.1f} s", file=sys.stderr)
+    order = [system.name for system in chosen]
+    ordered = {
+        workload: {name: results[workload][name] for name in order if name in results[workload]}
+        for workload in workloads
+        if workload in results
+    }
+    page = render_markdown(ordered, machine, options.rounds)
+    save(ordered, machine, page)
+    print(page)
+    return 1 if any(series.errors for found in ordered.values() if (series := found.get(OURS))) else 0
+
+
+def save(results: dict[str, dict[str, Series]], machine: dict[str, Any], page: str) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    stem = time.strftime("%Y-%m-%dT%H%M%S")
+    samples = {
+        workload: {
+            name: {"values": series.values, "notes": sorted(series.notes), "errors": series.errors}
+            for name, series in found.items()
+        }
+        for workload, found in results.items()
+    }
+    data = {"machine": machine, "samples": samples}
+    (RESULTS / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{stem}.md").write_text(page, encoding="utf-8")
+    print(f"written to {RESULTS / stem}.json and .md", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run(parse(None)))

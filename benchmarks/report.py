@@ -1,0 +1,143 @@
+"""From samples to tables: medians, spreads, quotients pair by pair, budgets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.catalogue import BUDGETS, OURS, WORKLOADS, Budget, Workload
+
+
+@dataclass
+class Series:
+    """One workload of one system: a value per round, None where it failed."""
+
+    values: list[float | None] = field(default_factory=list)
+    notes: set[str] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def present(self) -> list[float]:
+        return [value for value in self.values if value is not None]
+
+
+Results = Mapping[str, Mapping[str, Series]]
+"""Workload -> system -> series."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and extremes."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def quotient(ours: Series, theirs: Series) -> Spread | None:
+    """Ours divided by theirs, round by round; None if no round has both."""
+    pairs = [
+        mine / other
+        for mine, other in zip(ours.values, theirs.values, strict=False)
+        if mine is not None and other
+    ]
+    return spread(pairs) if pairs else None
+
+
+def show(value: float, unit: str) -> str:
+    """A figure with a unit that suits its size.
+
+    >>> show(0.00051, "s"), show(1.234, "s"), show(21345.6, "/s"), show(14.25, "MB"), show(5, "")
+    ('0.510 ms', '1.23 s', '21,346 /s', '14.2 MB', '5')
+    """
+    if unit == "s":
+        return f"{value * 1e3:.3f} ms" if value < 0.01 else f"{value:.3g} s"
+    if unit == "MB":
+        return f"{value:.1f} MB"
+    return f"{value:,.0f} {unit}".rstrip()
+
+
+def show_quotient(found: Spread | None) -> str:
+    return "" if found is None else f"{found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
+
+
+def judge(budget: Budget, results: Results) -> tuple[str, bool] | None:
+    """(what was measured, whether it is within the budget); None if it was not measured."""
+    workload = WORKLOADS[budget.workload]
+    systems = results.get(budget.workload, {})
+    ours = systems.get(OURS, Series())
+    if budget.beside:
+        found = quotient(ours, systems.get(budget.beside, Series()))
+        if found is None:
+            return None
+        value, text = found.median, f"{show_quotient(found)} × {budget.beside}"
+    elif ours.present:
+        value = spread(ours.present).median
+        text = show(value, workload.unit)
+    else:
+        return None
+    return text, value >= budget.limit if workload.higher_is_better else value <= budget.limit
+
+
+def render_budgets(results: Results) -> list[str]:
+    lines = ["| what | budget | measured | |", "|---|---|---|---|"]
+    for budget in BUDGETS:
+        workload = WORKLOADS[budget.workload]
+        judged = judge(budget, results)
+        sign = "≥" if workload.higher_is_better else "≤"
+        bound = f"{budget.limit:g} × {budget.beside}" if budget.beside else show(budget.limit, workload.unit)
+        text, verdict = (judged[0], "met" if judged[1] else "**missed**") if judged else ("", "not measured")
+        lines.append(f"| {workload.title} | {sign} {bound} | {text} | {verdict} |")
+    return lines
+
+
+def render_workload(workload: Workload, systems: Mapping[str, Series]) -> list[str]:
+    ours = systems.get(OURS, Series())
+    lines = [
+        f"### {workload.name}",
+        "",
+        f"{workload.title}; {'higher' if workload.higher_is_better else 'lower'} is better",
+        "",
+        f"| system | median | lowest – highest | {OURS} ÷ system | |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for name, series in systems.items():
+        note = "; ".join(sorted(series.notes))
+        if series.errors:
+            note = "; ".join(filter(None, [note, f"failed {len(series.errors)} times: {series.errors[-1]}"]))
+        if not series.present:
+            lines.append(f"| {name} | – | – | | {note} |")
+            continue
+        found = spread(series.present)
+        pair = "" if name == OURS else show_quotient(quotient(ours, series))
+        low, high = show(found.low, workload.unit), show(found.high, workload.unit)
+        lines.append(f"| {name} | {show(found.median, workload.unit)} | {low} – {high} | {pair} | {note} |")
+    return [*lines, ""]
+
+
+def render_markdown(results: Results, machine: Mapping[str, object], rounds: int) -> str:
+    """The whole page."""
+    lines = [
+        "# Benchmark run",
+        "",
+        f"{rounds} interleaved rounds; each round runs every system once, in a fresh process, in turn. A quotient is",
+        "taken within each round; the median of the rounds is shown, with the lowest and the highest.",
+        "",
+        "; ".join(f"{name} {value}" for name, value in machine.items()),
+        "",
+        "## Budgets",
+        "",
+        *render_budgets(results),
+        "",
+        "## Figures",
+        "",
+    ]
+    for workload in WORKLOADS.values():
+        if workload.name in results:
+            lines += render_workload(workload, results[workload.name])
+    return "\n".join(lines)

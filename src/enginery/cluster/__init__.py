@@ -1,0 +1,1 @@
+"""Clusters: starting, scaling and stopping them."""

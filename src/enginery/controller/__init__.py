@@ -1,0 +1,1 @@
+"""The controller: one loop around the machines of `core`, and the history store."""

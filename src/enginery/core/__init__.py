@@ -1,0 +1,1 @@
+"""Decisions: sans-I/O machines. No socket, clock, thread, randomness or logging; time is an argument."""

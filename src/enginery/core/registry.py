@@ -1,0 +1,154 @@
+"""Who belongs to the cluster: engines, clients and hosts, and the rules by which they come, stay and go.
+
+An identity is bound by hello: the first one brings a secret, and only who repeats it may speak for that identity
+again. Where a peer is reached (its route) is the shell's business; here it is connected or not.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+
+from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
+from enginery.protocol.messages import EngineHello, EngineInfo, Versions
+
+
+class EngineRecord:
+    """A registered engine."""
+
+    __slots__ = ("connected", "engine", "host_key", "info", "joined_at", "key", "secret")
+
+    def __init__(self, engine: EngineId, hello: EngineHello, now: float) -> None:
+        self.engine = engine
+        self.key = hello.key
+        self.secret = hello.secret
+        self.host_key = hello.host_key
+        self.info = EngineInfo(engine, hello.key, hello.host, hello.pid)
+        self.connected = True
+        self.joined_at = now
+
+    def __repr__(self) -> str:
+        return f"<EngineRecord {self.engine} {self.key} on {self.info.host}>"
+
+
+class ClientRecord:
+    __slots__ = ("client", "connected", "secret")
+
+    def __init__(self, client: ClientId, secret: bytes) -> None:
+        self.client = client
+        self.secret = secret
+        self.connected = True
+
+    def __repr__(self) -> str:
+        return f"<ClientRecord {self.client:08x}{'' if self.connected else ', disconnected'}>"
+
+
+class Registry:
+    """All identities of one cluster."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+        self.engines: dict[EngineId, EngineRecord] = {}
+        self.clients: dict[ClientId, ClientRecord] = {}
+        self.hosts: dict[HostKey, bytes] = {}
+        self._by_key: dict[EngineKey, EngineRecord] = {}
+        self._reserved: set[EngineId] = set()
+        self._next = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Registry of {len(self.engines)} engines, {len(self.clients)} clients, {len(self.hosts)} hosts>"
+        )
+
+    # ------------------------------------------------------------ engines
+
+    def refuse_engine(self, hello: EngineHello) -> str:
+        """Why this hello cannot be taken; empty if it can."""
+        record = self._by_key.get(hello.key)
+        if record is not None and not hmac.compare_digest(record.secret, hello.secret):
+            return "another process has registered under this engine's key"
+        return self.refuse_versions(hello.versions)
+
+    def refuse_versions(self, versions: Versions) -> str:
+        ours, theirs = self._versions.python, versions.python
+        if ours != theirs:
+            return (
+                f"it runs Python {theirs[0]}.{theirs[1]} and the controller {ours[0]}.{ours[1]}; "
+                "functions travel as byte code, so both must be the same: start it with the controller's Python"
+            )
+        return ""
+
+    def on_engine_hello(self, hello: EngineHello, *, now: float) -> tuple[EngineRecord, bool]:
+        """Register an engine whose hello was not refused. Returns its record and whether it is new."""
+        record = self._by_key.get(hello.key)
+        if record is not None:
+            record.connected = True
+            return record, False
+        engine = hello.wanted
+        if engine == NO_ENGINE or engine in self.engines:
+            engine = self._free_id()
+        self._reserved.discard(engine)
+        self._next = max(self._next, engine + 1)
+        record = EngineRecord(engine, hello, now)
+        self.engines[engine] = self._by_key[hello.key] = record
+        return record, True
+
+    def on_engine_gone(self, key: EngineKey) -> EngineRecord | None:
+        record = self._by_key.pop(key, None)
+        if record is not None:
+            del self.engines[record.engine]
+        return record
+
+    def engine_by_key(self, key: EngineKey) -> EngineRecord | None:
+        return self._by_key.get(key)
+
+    def owns_engine(self, key: EngineKey, secret: bytes) -> bool:
+        record = self._by_key.get(key)
+        return record is not None and hmac.compare_digest(record.secret, secret)
+
+    def reserve_engines(self, count: int) -> list[EngineId]:
+        """Ids for engines that are about to be started."""
+        return [self._free_id() for _ in range(count)]
+
+    def _free_id(self) -> EngineId:
+        engine = EngineId(self._next)
+        self._next += 1
+        self._reserved.add(engine)
+        return engine
+
+    # ------------------------------------------------------------ clients and hosts
+
+    def refuse_client(self, client: ClientId, secret: bytes, versions: Versions) -> str:
+        record = self.clients.get(client)
+        if record is not None and not hmac.compare_digest(record.secret, secret):
+            return "another client has registered under this id"
+        return self.refuse_versions(versions)
+
+    def on_client_hello(self, client: ClientId, secret: bytes) -> tuple[ClientRecord, bool]:
+        """Register a client whose hello was not refused. Returns its record and whether it is new."""
+        record = self.clients.get(client)
+        if record is not None:
+            record.connected = True
+            return record, False
+        record = self.clients[client] = ClientRecord(client, secret)
+        return record, True
+
+    def on_client_gone(self, client: ClientId) -> None:
+        self.clients.pop(client, None)
+
+    def on_host_hello(self, key: HostKey, secret: bytes) -> bool:
+        """False if somebody else has this key."""
+        known = self.hosts.setdefault(key, secret)
+        return hmac.compare_digest(known, secret)
+
+    def on_host_gone(self, key: HostKey) -> None:
+        self.hosts.pop(key, None)
+
+    def engines_of_host(self, key: HostKey) -> Iterator[EngineRecord]:
+        return (record for record in self.engines.values() if record.host_key == key)
+
+    def check(self) -> None:
+        assert {record.key for record in self.engines.values()} == self._by_key.keys()
+        for engine, record in self.engines.items():
+            assert record.engine == engine and engine < self._next
+        assert self._reserved.isdisjoint(self.engines)

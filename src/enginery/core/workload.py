@@ -1,0 +1,155 @@
+"""The engine's side: what it was given, what it has claimed, and results nobody has confirmed yet.
+
+Each (task, attempt) is held from its arrival until its result is known to be stored. *Starting* it and *giving it
+back* are the two claims, and whichever comes first is final; the main thread starts, the control thread gives back,
+and the service's lock makes each claim atomic. A take-back may come before the task itself (two connections share no
+order): then the claim is remembered and the task is dropped when it comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from enginery.ids import TaskId
+from enginery.protocol.messages import EngineResult
+
+EARLY_CLAIMS_KEPT = 10_000
+RESULTS_PER_RECORD = 1000
+RECORD_BYTES = 1 << 18
+
+Attempt = tuple[TaskId, int]
+Work = TypeVar("Work")
+
+
+def result_size(result: EngineResult) -> int:
+    """What a result weighs in a header."""
+    return 96 + len(result.payload) + len(result.stdout) + len(result.stderr)
+
+
+class WorkloadStatistics(NamedTuple):
+    waiting: int
+    unstored: int
+    finished: int
+
+
+class Workload(Generic[Work]):
+    """The tasks of one engine. `Work` is whatever the runner needs to run a task."""
+
+    def __init__(self) -> None:
+        self._queue: OrderedDict[Attempt, Work] = OrderedDict()
+        self._started: set[Attempt] = set()  # running, or finished and not stored
+        self._given_back: OrderedDict[Attempt, None] = OrderedDict()  # claims that came before their task
+        self._first_result = 0  # number of the oldest unstored result
+        self._unstored: deque[EngineResult] = deque()
+        self._sent = 0  # of the unstored ones, in this epoch
+        self._finished = 0
+
+    def __len__(self) -> int:
+        """Tasks that wait."""
+        return len(self._queue)
+
+    def __repr__(self) -> str:
+        return f"<Workload {self.statistics()}>"
+
+    def statistics(self) -> WorkloadStatistics:
+        return WorkloadStatistics(len(self._queue), len(self._unstored), self._finished)
+
+    # ------------------------------------------------------------ tasks
+
+    def on_task(self, attempt: Attempt, work: Work) -> bool:
+        """A task has arrived. False if it is not to be run: given back before it came, or here already."""
+        if attempt in self._given_back:
+            del self._given_back[attempt]
+            return False
+        if attempt in self._queue or attempt in self._started:
+            return False
+        self._queue[attempt] = work
+        return True
+
+    def start_next(self) -> tuple[Attempt, Work] | None:
+        """Claim the oldest waiting task."""
+        if not self._queue:
+            return None
+        attempt, work = self._queue.popitem(last=False)
+        self._started.add(attempt)
+        return attempt, work
+
+    def on_take_back(self, calls: Iterable[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+        """Give back what has not started: (taken, kept)."""
+        taken: list[Attempt] = []
+        kept: list[Attempt] = []
+        for attempt in calls:
+            attempt = (attempt[0], attempt[1])
+            if attempt in self._started:
+                kept.append(attempt)
+                continue
+            if self._queue.pop(attempt, None) is None:
+                self._given_back[attempt] = None
+                if len(self._given_back) > EARLY_CLAIMS_KEPT:
+                    self._given_back.popitem(last=False)
+            taken.append(attempt)
+        return taken, kept
+
+    def held(self) -> list[Attempt]:
+        """For the hello: everything that need not be sent again."""
+        return [*self._started, *self._queue]
+
+    # ------------------------------------------------------------ results
+
+    @property
+    def first_result(self) -> int:
+        return self._first_result
+
+    @property
+    def has_unsent(self) -> bool:
+        return self._sent < len(self._unstored)
+
+    def on_finished(self, result: EngineResult) -> None:
+        self._finished += 1
+        self._unstored.append(result)
+
+    def on_welcome(self, stored: int) -> None:
+        """A hello was answered: everything from this number on is sent again."""
+        self.on_stored(stored)
+        self._sent = 0
+
+    def on_stored(self, below: int) -> list[EngineResult]:
+        """Results below this number are safe; returns those that were still kept."""
+        safe: list[EngineResult] = []
+        while self._first_result < below and self._unstored:
+            result = self._unstored.popleft()
+            self._started.discard((result.task, result.attempt))
+            self._first_result += 1
+            self._sent = max(self._sent - 1, 0)
+            safe.append(result)
+        return safe
+
+    def take_results(self) -> Iterator[tuple[int, list[EngineResult], int]]:
+        """What is to be sent: (first number, results, bytes in the header), in groups fit for one record.
+
+        The results of a group all have blobs, or none has: those that have follow them in the bulk lane.
+        """
+        while self._sent < len(self._unstored):
+            first = self._first_result + self._sent
+            group: list[EngineResult] = []
+            weight = 0
+            while (
+                self._sent < len(self._unstored) and len(group) < RESULTS_PER_RECORD and weight < RECORD_BYTES
+            ):
+                result = self._unstored[self._sent]
+                if group and bool(result.blobs) != bool(group[0].blobs):
+                    break
+                self._sent += 1
+                group.append(result)
+                weight += result_size(result)
+            yield first, group, weight
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        assert self._queue.keys().isdisjoint(self._started)
+        assert 0 <= self._sent <= len(self._unstored)
+        for result in self._unstored:
+            assert (result.task, result.attempt) in self._started
+        assert len(self._given_back) <= EARLY_CLAIMS_KEPT

@@ -1,0 +1,72 @@
+"""Identities, as distinct types.
+
+A task id is one 64-bit integer: the client's 31-bit random id above a 32-bit running number. It is
+unique without anybody handing numbers out, sorts by submission within a client, and is a small key in
+every table and in the store. Users see it as text, ``"3fa9c01b-17"``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import NewType
+
+ClientId = NewType("ClientId", int)
+"""Chosen at random by the client, 31 bits; the controller refuses one that somebody else holds."""
+
+TaskId = NewType("TaskId", int)
+"""``client_id << 32 | number``."""
+
+EngineId = NewType("EngineId", int)
+"""Small integer, 0, 1, 2, …: what users index a client with. Assigned by the controller."""
+
+EngineKey = NewType("EngineKey", str)
+"""One incarnation of an engine process: 16 hex digits, made by whoever starts the process."""
+
+HostKey = NewType("HostKey", str)
+"""One supervisor process: 16 hex digits."""
+
+BlobId = NewType("BlobId", bytes)
+"""16 bytes: a content hash (functions, constants) or a random number (buffers sent once)."""
+
+NO_ENGINE = EngineId(-1)
+
+_NUMBER_BITS = 32
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
+
+
+def new_client_id() -> ClientId:
+    return ClientId(secrets.randbits(31))
+
+
+def new_key() -> str:
+    """A fresh 16-digit key for an `EngineKey` or a `HostKey`."""
+    return secrets.token_hex(8)
+
+
+def make_task_id(client: ClientId, number: int) -> TaskId:
+    return TaskId(client << _NUMBER_BITS | number)
+
+
+def task_client(task_id: TaskId) -> ClientId:
+    return ClientId(task_id >> _NUMBER_BITS)
+
+
+def task_number(task_id: TaskId) -> int:
+    return task_id & _NUMBER_MASK
+
+
+def format_task_id(task_id: TaskId) -> str:
+    """The id as users see it.
+
+    >>> format_task_id(make_task_id(ClientId(0x3fa9c01b), 17))
+    '3fa9c01b-17'
+    """
+    return f"{task_id >> _NUMBER_BITS:08x}-{task_id & _NUMBER_MASK}"
+
+
+def parse_task_id(text: str) -> TaskId:
+    """The inverse of `format_task_id`; raises ValueError on anything else."""
+    client, dash, number = text.partition("-")
+    if not dash or len(client) != 8 or not number.isdecimal():
+        raise ValueError(f"{text!r} is not a task id; task ids look like '3fa9c01b-17'")
+    return make_task_id(ClientId(int(client, 16)), int(number))

@@ -1,0 +1,302 @@
+"""The pickler that sends code by value, and the unpickler that gives it a namespace.
+
+cloudpickle does classes, modules and odd built-in types. Functions are done here, for three reasons: every
+function sent by value gets the *engine's* namespace as its globals and so drags no data of the client along,
+methods of classes sent by value included; closures keep shared and self-referencing cells; and a code
+object goes through `marshal`, in a tenth of the time.
+
+The namespace is an argument of the unpickler. It replaces `make_function` when the stream asks for it, so no
+global state is involved and streams without functions need no Python code to load.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import importlib.util
+import marshal
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any, Protocol
+
+import cloudpickle
+
+from enginery.objects import companions as travel
+from enginery.objects.companions import Companions, LruCacheWrapper, global_names, importable, is_code
+from enginery.objects.sources import Source, register_source, source_of
+
+_MARSHAL_VERSION = 2  # without references between objects, so that the bytes depend on the code alone
+_EMPTY = object()
+_MISSING = object()
+
+
+class Sink(Protocol):
+    """Where a pickler writes; big `bytes` and `bytearray` objects are handed over as they are."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
+class Stream(Protocol):
+    """Where an unpickler reads."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+
+
+# ---------------------------------------------------------------- sending
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """How types pickle that need no Python call for other objects: a dispatch table for the plain pickler."""
+    table: dict[type, Callable[[Any], Any]] = {**copyreg.dispatch_table, memoryview: reduce_memoryview}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        table[numpy.ndarray] = reduce_array
+    return table
+
+
+def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
+    data = view if view.c_contiguous else memoryview(view.tobytes())
+    return make_memoryview, (pickle.PickleBuffer(data), view.format, view.shape)
+
+
+def reduce_array(array: Any) -> Any:
+    # NumPy puts arrays with gaps into the stream; a gapless copy goes out of band like all others.
+    if array.flags.forc or array.dtype.hasobject or not array.itemsize:
+        return array.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    return array.copy(order="C").__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles functions and classes that cannot be imported by value; notes what the functions name."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
+        with_companions: bool = True,
+        unsendable: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(sink, protocol=5, buffer_callback=buffer_callback)
+        self.functions: list[FunctionType] = []
+        self.classes: list[type] = []
+        self.companions = Companions()
+        self.companions.missing.update(unsendable or {})
+        self._with_companions = with_companions
+        self._pending: dict[str, Any] = {}
+        self._cells: set[int] = set()
+        self._unsendable = frozenset(unsendable or {})
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is FunctionType:
+            return NotImplemented if importable(obj) else self._reduce_function(obj)
+        if kind is CellType:
+            return self._reduce_cell(obj)
+        if kind is CodeType:
+            return load_code, (marshal.dumps(obj, _MARSHAL_VERSION), importlib.util.MAGIC_NUMBER)
+        if kind is memoryview:
+            return reduce_memoryview(obj)
+        if kind is LruCacheWrapper and not importable(obj):
+            return make_lru_cache, (obj.__wrapped__, obj.cache_parameters())
+        if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
+            return reduce_array(obj)
+        reduced = super().reducer_override(obj)
+        if reduced is not NotImplemented and isinstance(obj, type) and obj.__module__ != "builtins":
+            self.classes.append(obj)
+        return reduced
+
+    def _reduce_function(self, function: FunctionType) -> tuple[Any, ...]:
+        self.functions.append(function)
+        if self._with_companions:
+            self._note_names(function)
+        code = function.__code__
+        cells = function.__closure__ or ()
+        self._cells.update(map(id, cells))
+        state = (
+            function.__name__,
+            function.__qualname__,
+            function.__module__,
+            function.__defaults__,
+            function.__kwdefaults__,
+            function.__annotations__ or None,
+            function.__dict__ or None,
+            # Not part of the arguments: a cell may hold the function itself.
+            tuple((cell, contents_of(cell)) for cell in cells if contents_of(cell) is not _EMPTY),
+            None if function.__doc__ is _code_doc(code) else (function.__doc__,),
+            getattr(function, "__type_params__", ()) or None,
+        )
+        arguments = (code, function.__closure__, source_of(code))
+        return make_function, arguments, state, None, None, set_function_state
+
+    def _reduce_cell(self, cell: CellType) -> tuple[Any, ...]:
+        contents = contents_of(cell)
+        if id(cell) in self._cells or contents is _EMPTY:
+            return CellType, ()
+        return CellType, (), contents, None, None, set_cell_contents
+
+    # -------------------------------------------------------- companions
+
+    def _note_names(self, function: FunctionType) -> None:
+        client = function.__globals__
+        for name in global_names(function.__code__):
+            value = client.get(name, _MISSING)
+            if value is _MISSING or name in self._unsendable:
+                continue
+            if not is_code(value):
+                self._note_data(name, client)
+            elif isinstance(value, ModuleType):
+                named = travel.attribute_names(function.__code__)
+                dotted = (value.__name__, *travel.submodules_named(value, named))
+                known = self.companions.modules.get(name, ())
+                self.companions.modules[name] = tuple(dict.fromkeys([*known, *dotted]))
+            elif name not in self.companions.values:
+                self.companions.values[name] = self._pending[name] = value
+
+    def _note_data(self, name: str, client: dict[str, Any]) -> None:
+        home = client.get("__name__")
+        module = sys.modules.get(home) if isinstance(home, str) and home != "__main__" else None
+        if module is not None and vars(module) is client:
+            self.companions.references[name] = module.__name__
+        else:
+            self.companions.missing[name] = travel.push_note(name)
+
+    def dump_companions(self) -> None:
+        """Write what the functions written so far name, and what these name in turn, until nothing is new."""
+        while self._pending:
+            batch, self._pending = self._pending, {}
+            self.dump(batch)
+        self.dump({})
+        self.dump(travel.companion_facts(self.companions))
+
+
+def dump_by_value(value: Any, make_pickler: Callable[[Mapping[str, str]], ByValuePickler]) -> ByValuePickler:
+    """Pickle a value with its companions; a companion that cannot be pickled stays behind, with a note.
+
+    `make_pickler` is called with the names to leave behind, a second time only if there are any.
+    """
+    pickler = make_pickler({})
+    pickler.dump(value)
+    try:
+        pickler.dump_companions()
+    except Exception:
+        unsendable = _unsendable(pickler.companions.values)
+        if not unsendable:
+            raise
+        pickler = make_pickler(unsendable)
+        pickler.dump(value)
+        pickler.dump_companions()
+    return pickler
+
+
+def _unsendable(values: dict[str, Any]) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    for name, value in values.items():
+        try:
+            ByValuePickler(_Nowhere()).dump(value)
+        except Exception as error:  # whatever a `__reduce__` raises: it goes into the note
+            refused[name] = travel.unsent_note(name, f"{type(error).__name__}: {error}")
+    return refused
+
+
+class _Nowhere:
+    def write(self, data: Any, /) -> None:
+        pass
+
+
+def contents_of(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _code_doc(code: CodeType) -> str | None:
+    first = code.co_consts[0] if code.co_consts else None
+    return first if isinstance(first, str) else None
+
+
+# ---------------------------------------------------------------- arriving
+
+
+class NamespaceUnpickler(pickle.Unpickler):
+    """Gives functions sent by value the globals that its owner names."""
+
+    def __init__(
+        self, stream: Stream, namespace: dict[str, Any], *, buffers: Iterable[Any] | None = None
+    ) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._namespace = namespace
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if global_name == "make_function" and module_name == __name__:
+            return functools.partial(make_function, namespace=self._namespace)
+        return super().find_class(module_name, global_name)
+
+
+def main_namespace() -> dict[str, Any]:
+    return vars(sys.modules["__main__"])
+
+
+def make_function(
+    code: CodeType,
+    closure: tuple[CellType, ...] | None,
+    source: Source | None,
+    *,
+    namespace: dict[str, Any] | None = None,
+) -> FunctionType:
+    if source is not None:
+        register_source(source)
+    return FunctionType(code, main_namespace() if namespace is None else namespace, None, None, closure)
+
+
+def set_function_state(function: FunctionType, state: tuple[Any, ...]) -> None:
+    name, qualname, module, defaults, kwdefaults, annotations, attributes, cells, doc, type_params = state
+    function.__name__ = name
+    function.__qualname__ = qualname
+    function.__module__ = module
+    function.__defaults__ = defaults
+    function.__kwdefaults__ = kwdefaults
+    if annotations:
+        function.__annotations__ = annotations
+    if attributes:
+        function.__dict__.update(attributes)
+    for cell, contents in cells:
+        cell.cell_contents = contents
+    if doc is not None:
+        function.__doc__ = doc[0]
+    if type_params:
+        function.__type_params__ = type_params  # type: ignore[attr-defined, unused-ignore]
+
+
+def set_cell_contents(cell: CellType, contents: Any) -> None:
+    cell.cell_contents = contents
+
+
+def load_code(data: bytes, magic: bytes) -> CodeType:
+    if magic != importlib.util.MAGIC_NUMBER:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise pickle.UnpicklingError(
+            f"a function made by another version of Python cannot run on this Python {version}; use the same "
+            "minor version for clients and engines"
+        )
+    code: CodeType = marshal.loads(data)
+    return code
+
+
+def make_lru_cache(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """The same cache, empty: what a client has cached is its data."""
+    return functools.lru_cache(**parameters)(function)
+
+
+def make_memoryview(data: Any, layout: str, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(data).toreadonly()
+    if layout == "B" and len(shape) == 1:
+        return view
+    try:
+        return view.cast("B").cast(layout, shape)  # type: ignore[call-overload, no-any-return]
+    except ValueError:  # a layout that memoryview itself cannot make: its bytes
+        return view.cast("B")

@@ -1,0 +1,1 @@
+"""Observation: the only logging set-up."""

@@ -1,0 +1,1 @@
+"""Meaning: bytes and records. No socket, no clock."""

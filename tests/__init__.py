@@ -1,0 +1,1 @@
+"""The tests. A package, so that no other package of this name can stand in front of it."""
