@@ -1,1 +1,1 @@
-"""What enginery costs, beside the raw limits and what a user would pick instead. Run `scripts/bench --help`."""
+"""What enginery costs, beside the raw limits and what users would pick instead: `scripts/bench --help`."""

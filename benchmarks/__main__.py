@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,9 +24,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", metavar="NAME", help="measure the other systems too: all, or those named"
     )
-    parser.add_argument(
-        "--only", nargs="+", metavar="WORKLOAD", help="workloads, by the start of their names"
-    )
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", help="workloads, by how their names begin")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--timeout", type=float, default=300, metavar="S", help="for one session")
     parser.add_argument("--list", action="store_true", help="show workloads and systems, measure nothing")
@@ -69,6 +68,8 @@ def record(results: dict[str, dict[str, Series]], system: str, answers: dict[str
 
 
 def run(options: argparse.Namespace) -> int:
+    # A run that is told to end takes its session along: `finally` runs for SystemExit, not for a signal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     systems = find_systems()
     workloads = choose_workloads(options.only)
     if options.list:

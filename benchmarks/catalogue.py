@@ -33,10 +33,8 @@ WORKLOADS = {
         Workload("idle_processes", "processes of an idle session with 2 engines, the client not counted", ""),
         Workload("idle_largest", "private memory of the largest of them", "MB"),
         Workload("idle_total", "private memory of all of them", "MB"),
-        Workload("round_trip_one", "round trip of a no-op to one engine, median of the calls", "s"),
-        Workload(
-            "round_trip_balanced", "round trip of a no-op to any of 2 engines, median of the calls", "s"
-        ),
+        Workload("round_trip_one", "round trip of a no-op to one engine, median", "s"),
+        Workload("round_trip_balanced", "round trip of a no-op to either of 2 engines, median", "s"),
         Workload("single_tasks", "5,000 no-ops submitted one by one, all results taken", "/s", True),
         Workload("map_default", "map of a no-op over 100,000 items, default arguments, ordered", "/s", True),
         Workload("map_chunks", "the same in chunks of 100", "/s", True),
@@ -46,7 +44,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Budget:
-    """A bound on our median; or, with `beside`, on the median quotient to another system in the same round."""
+    """A bound on our median; with `beside`, on the median quotient to that system in the same round."""
 
     workload: str
     limit: float

@@ -1,8 +1,8 @@
 """Systems, and one session of one system: every session runs in a fresh process of its own.
 
 A system is a file in `workloads/` that makes a `System` and decorates one function per workload. Rounds are
-interleaved by `__main__`: each round runs one session of every system, so a figure and the one it is divided by
-were taken within the same minute, with no other system's processes or threads around.
+interleaved by `__main__`: each round runs one session of every system, so a figure and the one it is divided
+by were taken within the same minute, with no other system's processes or threads around.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ def show(value: float, unit: str) -> str:
     """A figure with a unit that suits its size.
 
     >>> show(0.00051, "s"), show(1.234, "s"), show(21345.6, "/s"), show(14.25, "MB"), show(5, "")
-    ('0.510 ms', '1.23 s', '21,346 /s', '14.2 MB', '5')
+    ('0.510 ms', '1.234 s', '21,346 /s', '14.2 MB', '5')
     """
     if unit == "s":
-        return f"{value * 1e3:.3f} ms" if value < 0.01 else f"{value:.3g} s"
+        return f"{value:.3f} s" if value >= 0.1 else f"{value * 1e3:.{1 if value >= 0.01 else 3}f} ms"
     if unit == "MB":
         return f"{value:.1f} MB"
     return f"{value:,.0f} {unit}".rstrip()
@@ -125,8 +125,8 @@ def render_markdown(results: Results, machine: Mapping[str, object], rounds: int
     lines = [
         "# Benchmark run",
         "",
-        f"{rounds} interleaved rounds; each round runs every system once, in a fresh process, in turn. A quotient is",
-        "taken within each round; the median of the rounds is shown, with the lowest and the highest.",
+        f"{rounds} interleaved rounds; each round runs every system once, in a fresh process, in turn. A",
+        "quotient is taken within a round; shown: the median of the rounds, the lowest and the highest.",
         "",
         "; ".join(f"{name} {value}" for name, value in machine.items()),
         "",

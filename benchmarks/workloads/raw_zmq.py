@@ -1,7 +1,7 @@
 """The raw limit: a 0MQ ping-pong over the same hops as a task, client to router to engine and back.
 
-Three Python processes, DEALER – ROUTER – DEALER, one message of 100 bytes each way, no CURVE, no records: what
-remains for a system on 0MQ to add is its own work.
+Three Python processes, DEALER - ROUTER - DEALER, one message of 100 bytes each way, no CURVE, no records: all
+that a system on 0MQ adds to this is its own work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.catalogue import RAW
 from benchmarks.harness import Sample, System, time_calls, time_import
@@ -31,6 +31,7 @@ def route(address: str) -> None:
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.set_hwm(0)  # or messages beyond the mark are dropped in silence
         router.bind(address)
         print(router.get_string(zmq.LAST_ENDPOINT), flush=True)
         client = engine = b""
@@ -38,6 +39,7 @@ def route(address: str) -> None:
             sender, message = router.recv_multipart()
             if not message:
                 engine = sender
+                print("complete", flush=True)
             elif sender == engine:
                 router.send_multipart([client, message])
             else:
@@ -50,21 +52,21 @@ def echo(address: str) -> None:
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.DEALER) as engine:
+        engine.set_hwm(0)
         engine.connect(address)
         engine.send(b"")
-        print("up", flush=True)
         while True:
             engine.send(engine.recv())
 
 
 @contextmanager
-def start(role: str, address: str) -> Iterator[str]:
-    """One of the processes, by its first line."""
+def start(role: str, address: str) -> Iterator[IO[str]]:
+    """One of the processes, by what it says."""
     command = [sys.executable, "-m", "benchmarks.workloads.raw_zmq", role, address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield process.stdout.readline().strip()
+            yield process.stdout
         finally:
             process.kill()
 
@@ -73,15 +75,15 @@ def start(role: str, address: str) -> Iterator[str]:
 def connect(bound: str) -> Iterator[Any]:
     import zmq
 
-    with (
-        start("route", bound) as address,
-        start("echo", address),
-        zmq.Context() as context,
-        context.socket(zmq.DEALER) as client,
-    ):
-        client.set(zmq.LINGER, 0)
-        client.connect(address)
-        yield client
+    with start("route", bound) as router:
+        address = router.readline().strip()
+        with start("echo", address), zmq.Context() as context, context.socket(zmq.DEALER) as client:
+            router.readline()  # the engine's route is known
+            client.set_hwm(0)
+            client.set(zmq.LINGER, 0)
+            client.set(zmq.RCVTIMEO, 20_000)
+            client.connect(address)
+            yield client
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """0MQ for real: strangers, torn messages, dead peers, forks, and what is left afterwards."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -201,8 +202,9 @@ GARBAGE = [
 def test_random_bytes_on_the_port_are_one_rejection(server: Server, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as stranger:
         name = f"127.0.0.1:{stranger.getsockname()[1]}"
-        stranger.sendall(data)
-        stranger.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it may be thrown out before it has finished
+            stranger.sendall(data)
+            stranger.shutdown(socket.SHUT_WR)
         rejected = server.take_rejection()
     assert rejected.peer in (name, "an unknown address")  # it may be gone before it can be asked
     server.assert_serves()
@@ -238,7 +240,7 @@ def test_peers_that_leave_are_not_reported(server: Server) -> None:
 def test_what_is_too_large_is_refused_before_it_is_sent(server: Server, same_host: bool) -> None:
     channel = dial(server.info(), same_host=same_host)
     big = bytes(MESSAGE_LIMIT + 1)
-    with pytest.raises(TooLarge, match="a frame has 1.1 MiB"):
+    with pytest.raises(TooLarge, match=r"a frame has 1\.1 MiB"):
         channel.send(b"x", [big])
     with pytest.raises(TooLarge, match="the header of a message"):
         channel.send(big)

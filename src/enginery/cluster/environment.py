@@ -6,7 +6,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 START_METHODS = ("fork", "spawn")
@@ -31,16 +31,16 @@ def choose_start_method(given: str | None) -> str:
     return wanted
 
 
-def host_environment(changes: Mapping[str, str] | None = None, *, more_path: Iterable[str] = ()) -> dict[str, str]:
+def host_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment for a host: this process's, changed, with an equal way to find modules.
 
     What this process can import, engines can: entries of `sys.path` that no new interpreter would have by
-    itself (the script's directory, an editor's additions) are handed on in PYTHONPATH, and `more_path` too.
+    itself (the script's directory, an editor's additions) are handed on in PYTHONPATH.
     """
     environment = {**os.environ, **(changes or {})}
     inherited = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
     own = _path_of_this_process()
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*inherited, *more_path, *own]))
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*inherited, *own]))
     return environment
 
 

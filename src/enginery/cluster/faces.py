@@ -53,7 +53,7 @@ def awaited(
 def _run(work: Callable[[], Value], outcome: Future[Value]) -> None:
     try:
         value = work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - all of it goes to whoever awaits
         outcome.set_exception(error)
     else:
         outcome.set_result(value)

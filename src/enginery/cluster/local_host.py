@@ -15,18 +15,18 @@ import atexit
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginery.errors import ClusterAlreadyRunning, LaunchError
-from enginery.transport.addresses import ClusterDirectory, ClusterLock
+from enginery.cluster.processes import kill_families, wait_for_end, wait_readable
+from enginery.cluster.upkeep import last_lines, sweep
+from enginery.errors import LaunchError
+from enginery.transport.addresses import ClusterDirectory
 
 if TYPE_CHECKING:
     from enginery.protocol.specs import HostSpec
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 END_GRACE_S = 12.0
 """For the orderly end of a host: its engines have 5 s of it to react, then they are killed."""
 KILL_GRACE_S = 5.0
-_TAIL_LINES = 20
 
 _owned: set[LocalHost] = set()
+_detached: set[LocalHost] = set()
 _owned_lock = threading.Lock()
 _hooked = False
 
@@ -65,7 +65,7 @@ class LocalHost:
     def launch(
         cls,
         directory: ClusterDirectory,
-        lock: ClusterLock,
+        log: int,
         *,
         environment: Mapping[str, str],
         cwd: str | os.PathLike[str] | None = None,
@@ -73,28 +73,28 @@ class LocalHost:
     ) -> LocalHost:
         """Start the interpreter of a host; `begin` tells it what to do.
 
-        The host inherits the lock, so the name is taken for as long as it lives. It has a session of its own:
-        Ctrl-C in a terminal is for the user's code, not for the cluster. Raises LaunchError.
+        `log` is what `upkeep.claim` has given; the caller closes it. The host has a process session of its
+        own: Ctrl-C in a terminal is for the user's code, not for the cluster. Raises LaunchError.
         """
         ready, ready_end = os.pipe()
-        log = os.open(directory.logs / "host.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "enginery", "host", directory.name, "--spec", "-"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                pass_fds=(ready_end, lock.fileno()),
+                pass_fds=(ready_end,),
                 env=environment,
                 cwd=cwd,
                 start_new_session=True,
             )
-        except OSError as error:
+        except BaseException as error:
             os.close(ready)
-            raise LaunchError(f"the cluster {directory.name!r}", str(error)) from None
+            if isinstance(error, OSError):
+                raise LaunchError(f"the cluster {directory.name!r}", str(error)) from None
+            raise
         finally:
             os.close(ready_end)
-            os.close(log)
         host = cls(directory, process, ready=ready, ready_fd=ready_end, keep_directory=keep_directory)
         _own(host)
         return host
@@ -125,7 +125,7 @@ class LocalHost:
         deadline = time.monotonic() + timeout_s
         line = b""
         while not line.endswith(b"\n"):
-            if not _wait_readable(self._ready, deadline):
+            if not wait_readable(self._ready, deadline - time.monotonic()):
                 raise self._failure(f"it did not answer within {timeout_s:g} s")
             piece = os.read(self._ready, 4096)
             if not piece:
@@ -141,19 +141,10 @@ class LocalHost:
         """Wait for the end of the process; False if it is still there after `timeout_s`."""
         if not self._is_ours():
             return True
-        if hasattr(os, "pidfd_open") and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                # `Popen.wait` with a time-out polls, and would notice late.
-                descriptor = os.pidfd_open(self.pid)
-                try:
-                    _wait_readable(descriptor, time.monotonic() + timeout_s)
-                finally:
-                    os.close(descriptor)
-                timeout_s = 0.0
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout_s)
-        if self._process.returncode is None:
+        # `Popen.wait` with a time-out polls, and would notice late.
+        if self._process.poll() is None and not wait_for_end(self.pid, timeout_s):
             return False
+        self._process.wait()
         self._disown()
         return True
 
@@ -163,19 +154,20 @@ class LocalHost:
             self._process.terminate()
 
     def end(self, *, grace_s: float = END_GRACE_S) -> None:
-        """End the host and everything that it started; returns when nothing is left, at the latest by force."""
+        """End the host and everything that it started, in the end by force; returns when nothing is left."""
         if not self._is_ours():
             return
         self.terminate()
         if not self.wait_end(grace_s):
-            _kill_family(self._process)
+            kill_families([self.pid], KILL_GRACE_S)
             self.wait_end(KILL_GRACE_S)
         sweep(self.directory, keep_directory=self.keep_directory)
 
-    def disown(self) -> None:
-        """Let the host outlive this process."""
+    def detach(self) -> None:
+        """Let the host outlive this process. To be called for a host whose spec names no owner."""
         self._disown()
-        self._process.returncode = 0  # or Popen would complain that it is still running
+        with _owned_lock:
+            _detached.add(self)
 
     def _disown(self) -> None:
         with _owned_lock:
@@ -206,50 +198,6 @@ class LocalHost:
         return LaunchError(what, reason, output=output or last_lines(self.directory.logs))
 
 
-def last_lines(logs: Path, count: int = _TAIL_LINES) -> str:
-    """The last lines of each log, under its name if there are several."""
-    parts = []
-    for path in sorted(logs.glob("*.log")):
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if text:
-            parts.append((path.name, "\n".join(text.splitlines()[-count:])))
-    if len(parts) == 1:
-        return parts[0][1]
-    return "\n".join(f"{name}:\n{text}" for name, text in parts)
-
-
-def sweep(directory: ClusterDirectory, *, keep_directory: bool) -> None:
-    """Take away what a cluster that has ended left in its directory, if anything."""
-    # Between the two calls another cluster may take the name, or the directory may go.
-    with contextlib.suppress(ClusterAlreadyRunning, FileNotFoundError):
-        if directory.path.exists():
-            with directory.lock():
-                if keep_directory:
-                    directory.withdraw()
-                else:
-                    directory.remove()
-
-
-def _wait_readable(descriptor: int, deadline: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-
-def _kill_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a host that does not end, and all that it started: engines have process sessions of their own."""
-    import psutil
-
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(family, timeout=KILL_GRACE_S)
-
-
 # ---------------------------------------------------------------- ownership
 
 
@@ -270,12 +218,15 @@ def _end_all() -> None:
         host.terminate()
     for host in hosts:
         host.end()
+    for host in _detached:
+        host._process.returncode = 0  # or Popen would complain that it is still running
 
 
 def _forget_all() -> None:
     # In a forked child, where nobody else runs yet; the parent's lock may have been held by another thread.
     global _owned_lock
     _owned_lock = threading.Lock()
-    for host in _owned:
+    for host in _owned | _detached:
         host._process.returncode = 0  # not this process's child
     _owned.clear()
+    _detached.clear()

@@ -124,11 +124,12 @@ class Controller:
         identity = bound.identity
         hub = self.hub
         hub.on_heard(identity, now=now)
+        if bound.link.has_output:
+            hub.state.touch(identity)  # its bulk window has moved, or wants to be told
         if not incoming.frames:
             for record in records:
                 hub.on_record(identity, record, None, now=now)
             return
-        hub.state.touch(identity)  # its bulk window may want a word
         frames = iter(incoming.frames)
         for record in records:
             hub.on_record(identity, record, next(frames) if type(record) is PutBlob else None, now=now)

@@ -35,6 +35,7 @@ BACKLOG_CALLS = 200_000
 BACKLOG_BYTES = 1 << 30
 TAKEN_PER_REPORT = 500
 """Results taken before the controller is told even if nothing else is to be said."""
+FORGOTTEN = "the controller that had accepted it has ended, and this one does not know of it"
 
 Promise = TypeVar("Promise")
 
@@ -184,27 +185,49 @@ class Ledger(Generic[Promise]):
             link.put(Abort(asked), RECORD_BYTES + 9 * len(asked))
         return ended
 
+    def on_closed(self, detail: str) -> list[tuple[Promise, TaskResult]]:
+        """The session is over: every task ends here, whatever becomes of it at the controller."""
+        self._queued.clear()
+        self._queued_bytes = 0
+        ended: list[tuple[Promise, TaskResult]] = []
+        for submission in list(dict.fromkeys(self._tasks.values())):
+            submission.sent, was_sent = True, submission.sent
+            if not was_sent:
+                self._sent_tasks += submission.open
+                self._sent_bytes += submission.size_bytes
+            ended.extend(self._lose(submission, detail))
+        return ended
+
     # ------------------------------------------------------------ facts: from the controller
 
     def on_welcome(self, welcome: ClientWelcome, link: Link) -> list[tuple[Promise, TaskResult]]:
-        """A hello was answered: send again what is not accepted. Returns tasks that are lost for good."""
+        """A hello was answered: send again what is not accepted. Returns tasks that are lost for good.
+
+        The queue and all sums are made anew from the tasks themselves, so that whatever an interrupt (Ctrl-C) in
+        mid-step may have left half done is whole again after the hello that follows it.
+        """
         self._task_window, self._byte_window = welcome.task_window, welcome.byte_window
         self._received = NumberSet(welcome.first_delivery)
         self._reported = welcome.first_delivery
         self._uploaded.clear()
         accepted = NumberSet.from_ranges(welcome.accepted)
-        again: list[_Submission[Promise]] = []
-        lost: list[tuple[Promise, TaskResult]] = []
+        forgotten: list[_Submission[Promise]] = []
+        self._queued.clear()
+        self._queued_bytes = self._sent_tasks = self._sent_bytes = 0
         for submission in dict.fromkeys(self._tasks.values()):
-            if not submission.sent:
-                continue
+            was_accepted = submission.accepted
             if submission.call.number in accepted:
                 self._accept(submission)
-            elif submission.accepted:
-                lost.extend(self._lose(submission))
+            submission.sent = submission.accepted
+            if submission.sent:
+                self._sent_tasks += submission.open
+                self._sent_bytes += submission.size_bytes
+                if was_accepted and submission.call.number not in accepted:
+                    forgotten.append(submission)
             else:
-                again.append(submission)
-        self._requeue(again)
+                self._queued.append(submission)
+                self._queued_bytes += submission.size_bytes
+        lost = [ended for submission in forgotten for ended in self._lose(submission, FORGOTTEN)]
         self._aborting.intersection_update(self.outstanding())
         asked = sorted(task for task in self._aborting if self._tasks[task_number(task)].sent)
         if asked:
@@ -233,16 +256,26 @@ class Ledger(Generic[Promise]):
         )
 
     def on_finished(self, first: int, results: Sequence[TaskResult]) -> list[tuple[Promise, TaskResult]]:
-        """Deliveries have come. Returns those that are news."""
-        ended: list[tuple[Promise, TaskResult]] = []
+        """Deliveries have come. Returns those that are news, and changes nothing.
+
+        A result counts as taken when its promise has it: the shell fulfils the promises and then says `on_taken`.
+        If it is interrupted in between, the results come again after the next hello.
+        """
+        return [
+            (submission.promises[task_number(result.task) - submission.call.number], result)
+            for number, result in enumerate(results, first)
+            if number not in self._received
+            and (submission := self._tasks.get(task_number(result.task))) is not None
+        ]
+
+    def on_taken(self, first: int, results: Sequence[TaskResult]) -> None:
+        """The promises of these deliveries are fulfilled."""
         add = self._received.add
         for number, result in enumerate(results, first):
-            if not add(number):
-                continue
-            submission = self._tasks.get(task_number(result.task))
-            if submission is not None:
-                ended.append(self._close(submission, result))
-        return ended
+            if add(number):
+                submission = self._tasks.get(task_number(result.task))
+                if submission is not None:
+                    self._close(submission, result)
 
     # ------------------------------------------------------------ out
 
@@ -345,8 +378,7 @@ class Ledger(Generic[Promise]):
                 self._sent_bytes -= submission.size_bytes
         return submission.promises[number - submission.call.number], result
 
-    def _lose(self, submission: _Submission[Promise]) -> list[tuple[Promise, TaskResult]]:
-        detail = "the controller that had accepted it has ended, and this one does not know of it"
+    def _lose(self, submission: _Submission[Promise], detail: str) -> list[tuple[Promise, TaskResult]]:
         return [
             self._close(
                 submission, TaskResult(make_task_id(self.client, number), Status.REFUSED, detail=detail)

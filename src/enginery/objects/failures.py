@@ -1,14 +1,14 @@
 """Exceptions, from an engine to a client.
 
 A client should see the original type (``except ValueError``), a `RemoteError`, and the remote traceback with
-source lines. Plain pickle does not do it: it calls ``__init__`` with `args`, which fails for every class whose
-constructor wants something else, and loses what is in C fields (`OSError.filename`, the Unicode and syntax
-errors' texts) and in slots.
+source lines. Plain pickle does not do it: it calls ``__init__`` with `args`, which fails for every class
+whose constructor wants something else, and loses what is in C fields (`OSError.filename`, the Unicode and
+syntax errors' texts) and in slots.
 
-So an exception travels as parts: its class (by reference or by value), `args`, ``__dict__``, all its fields, and
-texts taken on the engine. It is put together again without any code of the user's: with the `__new__` of the
-built-in class below, in a class made of `RemoteError` and the original one. Whatever part does not make it, the
-others do; in the end there is a `RemoteError` that has the name and the texts.
+So an exception travels as parts: its class (by reference or by value), `args`, ``__dict__``, all its fields,
+and texts taken on the engine. It is put together again without any code of the user's: with the `__new__` of
+the built-in class below, in a class made of `RemoteError` and the original one. Whatever part does not make
+it, the others do; in the end there is a `RemoteError` that has the name and the texts.
 
 Exceptions that mean something to the interpreter itself (`SystemExit`, `KeyboardInterrupt`, `GeneratorExit`,
 `StopIteration`) must not be raised out of a result: they are the `__cause__` of a plain RemoteError.
@@ -76,7 +76,7 @@ def pack_failure(
     info = {"engine_id": engine, "engine_uuid": engine_uuid, "method": method}
     try:
         record = _take_apart(error, set(), depth=0)._replace(traceback=format_remote_traceback(error))
-    except Exception as reason:  # hostile or broken exceptions: the name is worth more than the rest
+    except Exception as reason:  # noqa: BLE001 - broken exceptions: the name is worth more than the rest
         name = type(error).__name__
         text = f"{name}, and its details could not be taken: {type(reason).__name__}: {_safe_text(reason)}"
         record = _Record(name, text, "", None, (), {}, {}, None, None, False, [])
@@ -88,7 +88,7 @@ def format_remote_traceback(error: BaseException) -> str:
     _trim(error, set())
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception as reason:  # formatting runs `__str__`, `__notes__` and source loaders of the user's
+    except Exception as reason:  # noqa: BLE001 - it runs `__str__`, `__notes__`, loaders of the user's
         return f"(the traceback could not be formatted: {type(reason).__name__}: {_safe_text(reason)})"
     return _shorten(text.rstrip("\n"))
 
@@ -110,12 +110,14 @@ def _trim(error: BaseException, seen: set[int]) -> None:
 def _take_apart(error: BaseException, seen: set[int], *, depth: int) -> _Record:
     seen.add(id(error))
     original = getattr(type(error), "_remote_original", type(error))
-    is_remote = isinstance(error, RemoteError)
+    ename, evalue = original.__name__, ""
+    if isinstance(error, RemoteError) and error.ename:  # it came from yet another engine
+        ename, evalue = error.ename, error.evalue
     members: Sequence[BaseException] = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     args: tuple[Any, ...] = error.args[:1] if members else error.args
     return _Record(
-        ename=error.ename if is_remote and error.ename else original.__name__,
-        evalue=_shorten(error.evalue if is_remote and error.ename else _safe_text(error)),
+        ename=ename,
+        evalue=_shorten(evalue or _safe_text(error)),
         traceback="",
         type=_dump(original),
         args=tuple(_dump(arg) or _safe_repr(arg) for arg in args),
@@ -138,7 +140,7 @@ def _fields(error: BaseException) -> Iterator[tuple[str, Any]]:
     """C fields and slots: whatever is neither in `args` nor in ``__dict__``."""
     for cls in type(error).__mro__:
         for name, member in vars(cls).items():
-            if name in _NOT_FIELDS or not isinstance(member, (MemberDescriptorType, GetSetDescriptorType)):
+            if not _is_field(name, member):
                 continue
             try:
                 value = member.__get__(error)
@@ -148,32 +150,38 @@ def _fields(error: BaseException) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
+def _is_field(name: str, member: Any) -> bool:
+    if name in _NOT_FIELDS or (name.startswith("__") and name.endswith("__")):
+        return False
+    return isinstance(member, (MemberDescriptorType, GetSetDescriptorType))
+
+
 def _dump(value: Any) -> bytes | None:
     stream = io.BytesIO()
     try:
         pickler = ByValuePickler(stream, with_companions=False)
         pickler.dump(value)
-    except Exception:  # a part that cannot be pickled is left out; its text still travels
+    except Exception:  # noqa: BLE001 - a part that cannot be pickled is left out; its text still travels
         return None
     return stream.getvalue()
 
 
 def _dump_all(values: Mapping[str, Any]) -> dict[str, bytes]:
-    dumped = {name: _dump(value) for name, value in values.items() if isinstance(name, str)}
+    dumped = {name: _dump(value) for name, value in values.items()}
     return {name: data for name, data in dumped.items() if data is not None}
 
 
 def _safe_text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as reason:  # a broken `__str__` must not hide that the task failed
+    except Exception as reason:  # noqa: BLE001 - a broken `__str__` must not hide that the task failed
         return f"<no text: its __str__ raised {type(reason).__name__}>"
 
 
 def _safe_repr(value: Any) -> str:
     try:
         return _shorten(repr(value))
-    except Exception as reason:  # as above
+    except Exception as reason:  # noqa: BLE001 - as above
         return f"<{type(value).__name__}, whose __repr__ raised {type(reason).__name__}>"
 
 
@@ -199,7 +207,7 @@ def _plain(record: _Record) -> tuple[Any, ...]:
 def unpack_failure(
     inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None
 ) -> RemoteError:
-    """The exception of `pack_failure`: a RemoteError that is also of the original type, if that is possible."""
+    """The exception of `pack_failure`: a RemoteError, and if possible of the original type. Never raises."""
     try:
         info, plain = unpack(inline, buffers)
         record = _from_plain(plain)
@@ -226,7 +234,7 @@ class _Rebuild:
         self._info = {name: value for name, value in info.items() if value not in (None, "")}
 
     def remote(self, record: _Record) -> RemoteError:
-        """A RemoteError of the original type; a plain one, with the original as its cause, where that cannot be."""
+        """A RemoteError of the original type; else a plain one with the original as its cause."""
         original = self._load_type(record)
         mixed = None if original is None else mixed_type(original)
         error = None if mixed is None else self._make(mixed, record)
@@ -268,9 +276,7 @@ class _Rebuild:
             return data
         try:
             return NamespaceUnpickler(io.BytesIO(data), self._namespace).load()
-        except (
-            Exception
-        ):  # a module that the client lacks, or anything a `__setstate__` raises: the texts remain
+        except Exception:  # noqa: BLE001 - a module is lacking, a `__setstate__` raises: the texts remain
             return missing
 
     def _make(self, cls: type[BaseException], record: _Record) -> BaseException | None:
@@ -279,11 +285,11 @@ class _Rebuild:
             args = (*args, [self.remote(member) for member in record.members])
         new = _builtin_base(cls).__new__
         try:
-            error = new(cls, *args)
-        except Exception:  # a built-in constructor that wants other arguments than `args`
+            error: BaseException = new(cls, *args)
+        except Exception:  # noqa: BLE001 - a built-in constructor that wants other arguments
             try:
                 error = new(cls)
-            except Exception:  # not even that: there is no instance without the user's code
+            except Exception:  # noqa: BLE001 - not even that: there is no instance without the user's code
                 return None
         error.args = args
         state = {name: self._load(data, _MISSING) for name, data in record.state.items()}
@@ -305,9 +311,7 @@ _MISSING = object()
 def _members(cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        for name, member in vars(base).items():
-            if isinstance(member, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_FIELDS:
-                found[name] = member
+        found.update((name, member) for name, member in vars(base).items() if _is_field(name, member))
     return found
 
 
@@ -346,8 +350,9 @@ def _make_mixed_type(original: type[BaseException]) -> type[RemoteError] | None:
         "_remote_original": original,
     }
     try:
-        mixed = type(original)(original.__name__, (RemoteError, original), names)
-    except Exception:  # a final class, another layout, an `__init_subclass__` that objects
+        metaclass: Any = type(original)
+        mixed = metaclass(original.__name__, (RemoteError, original), names)
+    except Exception:  # noqa: BLE001 - a final class, another layout, an `__init_subclass__` that objects
         return None
     return mixed if isinstance(mixed, type) and issubclass(mixed, RemoteError) else None
 

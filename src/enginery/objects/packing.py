@@ -1,22 +1,22 @@
 """Python objects as a small byte string and big buffers, and back.
 
-Problem: a value may be ``((1,), {})`` thousands of times a second, or a nested structure that holds gigabytes. The first
-must cost a few microseconds, the second no copy.
+Problem: a value may be ``((1,), {})`` thousands of times a second, or a structure that holds gigabytes. The
+first must cost a few microseconds, the second no copy.
 
 What is done:
 
 * Scalars go through `pickle.dumps`. All else goes through the plain C pickler with protocol 5, whose buffers
-  (arrays, data frames, Arrow tables) leave it out of band. It hands big `bytes` and `bytearray` objects, at any
-  depth, to its file as they are, so a file that only collects them makes no copy, and no object costs a
+  (arrays, data frames, Arrow tables) leave it out of band. It hands big `bytes` and `bytearray` objects, at
+  any depth, to its file as they are, so a file that only collects them makes no copy, and no object costs a
   Python call. What it cannot do (functions and classes by value) is recognised afterwards, by an exception or
   by the word ``__main__`` in the stream, and done again by the by-value pickler.
 * Big buffers and big byte strings become `Packed.buffers`, one blob each. All else is the *body*: it rides
   inside the record, or, if it is above `INLINE_LIMIT_BYTES`, becomes the last blob.
 
-Layout. `Packed.inline` is a bare pickle if it starts with the byte 0x80, which every pickle does. Otherwise it
-is a header, then the body unless it is a blob. A body is a table of pieces, then the pieces: those of the
-stream one after the other, and small buffers each at a multiple of 64 bytes. An entry of the table is (place, size);
-a place below zero is the blob number ``-1 - place``.
+Layout. `Packed.inline` is a bare pickle if it starts with the byte 0x80, which every pickle does. Otherwise
+it is a header, then the body unless that is a blob. A body is a table of pieces, then the pieces: those of
+the stream one after the other, and small buffers each at a multiple of 64 bytes. An entry of the table is
+(place, size); a place below zero is the blob number ``-1 - place``.
 
 Arrays arrive as read-only views of the frames that they came in, aligned to 16 bytes at least. On arrival,
 `bytes` and `bytearray` alone cost a copy.
@@ -45,7 +45,7 @@ INLINE_LIMIT_BYTES = 1 << 16
 SMALL_BUFFER_BYTES = 1 << 16
 """Out-of-band buffers up to this size are copied into the body."""
 LARGE_PIECE_BYTES = 1 << 18
-"""Byte strings from this size on leave the stream without a copy. Above the pickler's own frames (64 to 128 KiB)."""
+"""Byte strings from this size on leave the stream uncopied. The pickler's frames are smaller (128 KiB)."""
 ALIGNMENT_BYTES = 64
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -58,6 +58,7 @@ _BODY_IS_BLOB = 2
 _HEADER = struct.Struct("<BBxxIII")
 _SCALARS = frozenset({int, float, complex, bool, type(None)})
 _SHORT_TEXT = 1 << 10
+_SHORT_SEQUENCE = 16
 
 
 class Packed(NamedTuple):
@@ -85,10 +86,11 @@ class UnpackedCall(NamedTuple):
 def pack(value: Any, *, with_companions: bool = True) -> Packed:
     """Pickle a value without copying its big buffers.
 
-    The buffers are read-only views of the caller's memory. `with_companions=False` leaves behind what functions
-    in the value name (results). Raises what the pickling of a part raises, mostly TypeError or PicklingError.
+    The buffers are read-only views of the caller's memory. `with_companions=False` leaves behind what
+    functions in the value name (results). Raises what the pickling of a part raises, mostly TypeError or
+    PicklingError.
     """
-    if type(value) in _SCALARS:
+    if _is_plain(value):
         return Packed(pickle.dumps(value, _PROTOCOL))
     if not cloudpickle.list_registry_pickle_by_value():
         collected = _Collected()
@@ -96,12 +98,28 @@ def pack(value: Any, *, with_companions: bool = True) -> Packed:
             pickler = pickle.Pickler(collected, _PROTOCOL, buffer_callback=collected.buffers.append)
             pickler.dispatch_table = reducers()
             pickler.dump(value)
-        except Exception:  # noqa: S110 - the by-value pickler can do more; if not, its error is the one to see
+        except Exception:  # noqa: BLE001 - the by-value pickler can do more; else its error is the one to see
             pass
         else:
             if not collected.names_main():
                 return collected.lay_out(0)
     return _pack_by_value(value, with_companions=with_companions)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is so small and simple that looking for buffers and functions in it is a waste."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is str or kind is bytes:
+        return len(value) < _SHORT_TEXT
+    if (kind is not tuple and kind is not list) or len(value) > _SHORT_SEQUENCE:
+        return False
+    for item in value:
+        kind = type(item)
+        if kind not in _SCALARS and not ((kind is str or kind is bytes) and len(item) < _SHORT_TEXT):
+            return False
+    return True
 
 
 def _pack_by_value(value: Any, *, with_companions: bool) -> Packed:
@@ -125,12 +143,8 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
 
     Raises TypeError or PicklingError that names the argument which cannot be pickled, and its type.
     """
-    for value in args:
-        if type(value) not in _SCALARS and not (type(value) is str and len(value) < _SHORT_TEXT):
-            break
-    else:
-        if not kwargs:
-            return Packed(pickle.dumps((args, kwargs), _PROTOCOL))
+    if not kwargs and _is_plain(args):
+        return Packed(pickle.dumps((args, kwargs), _PROTOCOL))
     try:
         return pack((args, kwargs))
     except Exception as error:
@@ -144,7 +158,7 @@ def _name_culprit(args: tuple[Any, ...], kwargs: dict[str, Any], error: Exceptio
     for name, value in named:
         try:
             pack(value)
-        except Exception as reason:  # whatever it is, this is the argument
+        except Exception as reason:  # noqa: BLE001 - whatever it is, this is the argument
             cls = type(value)
             module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
             return kind(f"{name}, of type {module}{cls.__qualname__}, cannot be sent: {_text(reason)}")
@@ -226,8 +240,8 @@ class _Collected:
 def unpack(inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None) -> Any:
     """The value that was packed. Arrays in it are read-only views of the buffers.
 
-    `namespace` becomes the globals of functions in the value; `__main__` if there is none. Raises UnpicklingError
-    for bytes that are no packed value, and what the unpickling of a part raises.
+    `namespace` becomes the globals of functions in the value; `__main__` if there is none. Raises
+    UnpicklingError for bytes that are no packed value, and what the unpickling of a part raises.
     """
     return unpack_with_companions(inline, buffers, namespace=namespace)[0]
 
@@ -236,6 +250,8 @@ def unpack_call(
     inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None
 ) -> UnpackedCall:
     """The arguments that `pack_call` packed, and what came along with functions among them."""
+    if len(inline) and inline[0] == _PICKLE:
+        return UnpackedCall(*pickle.loads(inline))
     (args, kwargs), companions = unpack_with_companions(inline, buffers, namespace=namespace)
     return UnpackedCall(args, kwargs, companions)
 
@@ -243,6 +259,7 @@ def unpack_call(
 def unpack_with_companions(
     inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None
 ) -> tuple[Any, Companions]:
+    """The same as `unpack`, with what came along with functions in the value."""
     if not len(inline):
         raise pickle.UnpicklingError("there is no value: the payload is empty")
     if inline[0] == _PICKLE:
@@ -260,7 +277,7 @@ def unpack_with_companions(
 
 
 def _read_layout(inline: Buffer, buffers: Sequence[Buffer]) -> tuple[int, list[memoryview], list[memoryview]]:
-    # A bytes object starts at a multiple of 16; part of a bigger message starts anywhere, and would pin all of it.
+    # A bytes object starts at a multiple of 16; part of a bigger message starts anywhere, and pins it all.
     head = memoryview(inline if isinstance(inline, bytes) else bytes(inline))
     blobs = [memoryview(buffer).toreadonly() for buffer in buffers]
     try:

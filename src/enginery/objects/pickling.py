@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import cloudpickle
 
@@ -27,9 +28,16 @@ from enginery.objects import companions as travel
 from enginery.objects.companions import Companions, LruCacheWrapper, global_names, importable, is_code
 from enginery.objects.sources import Source, register_source, source_of
 
+_PROTOCOL = 5
 _MARSHAL_VERSION = 2  # without references between objects, so that the bytes depend on the code alone
+_WITH_STATE_SETTER = 6  # items of what a reducer returns
 _EMPTY = object()
 _MISSING = object()
+
+# cloudpickle knows a class that comes back, so instances stay instances of it, but would then set all of its
+# attributes anew. A class belongs to the process that defined it: only those that came from elsewhere change.
+_classes_sent: WeakSet[type] = WeakSet()
+_classes_received: WeakSet[type] = WeakSet()
 
 
 class Sink(Protocol):
@@ -63,10 +71,16 @@ def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
 
 
 def reduce_array(array: Any) -> Any:
-    # NumPy puts arrays with gaps into the stream; a gapless copy goes out of band like all others.
-    if array.flags.forc or array.dtype.hasobject or not array.itemsize:
-        return array.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-    return array.copy(order="C").__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    # What NumPy itself would put into the stream goes out of band like all other arrays: those with gaps as
+    # a gapless copy; dates and records, whose memory it does not export, as plain bytes.
+    if array.dtype.hasobject or not array.itemsize:
+        return array.__reduce_ex__(_PROTOCOL)
+    if not array.flags.forc:
+        array = array.copy(order="C")
+    if array.dtype.kind not in "mMV":
+        return array.__reduce_ex__(_PROTOCOL)
+    order = "C" if array.flags.c_contiguous else "F"
+    return make_array, (array.reshape(-1, order=order).view("u1"), array.dtype, array.shape, order)
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -80,7 +94,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         with_companions: bool = True,
         unsendable: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(sink, protocol=5, buffer_callback=buffer_callback)
+        super().__init__(sink, protocol=_PROTOCOL, buffer_callback=buffer_callback)
         self.functions: list[FunctionType] = []
         self.classes: list[type] = []
         self.companions = Companions()
@@ -105,9 +119,17 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
             return reduce_array(obj)
         reduced = super().reducer_override(obj)
-        if reduced is not NotImplemented and isinstance(obj, type) and obj.__module__ != "builtins":
-            self.classes.append(obj)
+        if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == _WITH_STATE_SETTER:
+            return self._reduce_class(obj, *reduced)
         return reduced
+
+    def _reduce_class(
+        self, cls: type, make: Any, arguments: Any, state: Any, _items: None, _pairs: None, set_state: Any
+    ) -> tuple[Any, ...]:
+        self.classes.append(cls)
+        if cls not in _classes_received:
+            _classes_sent.add(cls)
+        return make, arguments, (set_state, state), None, None, set_class_state
 
     def _reduce_function(self, function: FunctionType) -> tuple[Any, ...]:
         self.functions.append(function)
@@ -197,7 +219,7 @@ def _unsendable(values: dict[str, Any]) -> dict[str, str]:
     for name, value in values.items():
         try:
             ByValuePickler(_Nowhere()).dump(value)
-        except Exception as error:  # whatever a `__reduce__` raises: it goes into the note
+        except Exception as error:  # noqa: BLE001 - whatever a `__reduce__` raises: it goes into the note
             refused[name] = travel.unsent_note(name, f"{type(error).__name__}: {error}")
     return refused
 
@@ -272,6 +294,13 @@ def set_function_state(function: FunctionType, state: tuple[Any, ...]) -> None:
         function.__type_params__ = type_params  # type: ignore[attr-defined, unused-ignore]
 
 
+def set_class_state(cls: type, how: tuple[Callable[[type, Any], Any], Any]) -> None:
+    if cls not in _classes_sent:
+        _classes_received.add(cls)
+        set_state, state = how
+        set_state(cls, state)
+
+
 def set_cell_contents(cell: CellType, contents: Any) -> None:
     cell.cell_contents = contents
 
@@ -290,6 +319,10 @@ def load_code(data: bytes, magic: bytes) -> CodeType:
 def make_lru_cache(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     """The same cache, empty: what a client has cached is its data."""
     return functools.lru_cache(**parameters)(function)
+
+
+def make_array(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+    return data.view(dtype).reshape(shape, order=order)
 
 
 def make_memoryview(data: Any, layout: str, shape: tuple[int, ...]) -> memoryview:

@@ -36,7 +36,7 @@ def _last_line(code: CodeType) -> int:
 
 
 def register_source(source: Source) -> None:
-    """Let `linecache`, and so every traceback, find these lines. Lines that it finds already stay as they are."""
+    """Let `linecache`, and so every traceback, find these lines. What it finds already stays as it is."""
     name, first, text = source
     ours = text.splitlines(keepends=True)
     last = first - 1 + len(ours)

@@ -138,12 +138,14 @@ class ZmqChannel:
         if self._descriptor == NO_FILE:  # closed, or a redial that Ctrl-C ended half-way
             return None
         try:
-            part = self._socket.recv(zmq.NOBLOCK, copy=False)
+            # The header is copied: while pyzmq frees a frame that is not, it swallows Ctrl-C.
+            header = self._socket.recv(zmq.NOBLOCK)
+            more = self._socket.getsockopt(zmq.RCVMORE)
+            return header, receive_frames(self._socket) if more else []
         except zmq.Again:
             return None
-        try:
-            return part.buffer, receive_frames(self._socket) if part.more else []
         except BaseException:
+            # Ctrl-C between two parts: the rest must not be taken for the next message.
             self._broken = True
             drop_rest(self._socket)
             raise

@@ -1,0 +1,159 @@
+"""Calls, made ready to be sent: options, payload, blobs.
+
+What is in a payload, by kind; an engine's runner reads it and answers likewise. `pack` is `enginery.objects.packing`.
+
+========= ====================================== ==========================================================
+kind      payload                                payload of the result
+========= ====================================== ==========================================================
+CALL      ``pack((args, kwargs))``               ``pack(value)``
+MAP       ``pack(columns)``: a tuple of equally  ``pack((values, failures))``: `values` has None where a row
+          long sequences, one per argument; the  failed, `failures` is a list of ``(row, inline, *buffers)``
+          engine calls ``f(*row)`` for each row  of what `pack_failure` made
+EXECUTE   ``pack((source, filename))``           ``pack(None)``
+PUSH      ``pack({name: value})``                ``pack(None)``
+PULL      ``pack((names, single))``: expressions ``pack(value)`` if single, else ``pack([value, …])``
+========= ====================================== ==========================================================
+
+A task of kind MAP ends with ERROR if a row failed, and its payload has the same form then; where no row could be
+begun, `values` is None and `failures` has one entry, which holds for all rows. For the other kinds, ERROR comes with
+what `pack_failure` made; all further statuses come without a payload.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from enginery.core.ledger import Blob
+from enginery.ids import BlobId, EngineId
+from enginery.objects.functions import FunctionCache
+from enginery.objects.packing import Packed, pack, pack_call
+from enginery.protocol.messages import Kind, TaskOptions
+
+_OPTIONS_KEPT = 512
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What a view asks of all its tasks."""
+
+    label: str = ""
+    priority: int = 0
+    retries: int = 0
+    retry_on_exception: bool = True
+
+
+class PreparedCall(NamedTuple):
+    """The arguments of `Session.submit`, but for promises and engines."""
+
+    options: TaskOptions
+    payload: bytes
+    blobs: Sequence[Blob]
+
+
+class CallMaker:
+    """Makes the calls of one view.
+
+    There is one `TaskOptions` object for each function, because the ledger puts consecutive calls of the same
+    object into one record.
+    """
+
+    def __init__(
+        self, functions: FunctionCache, flags: Flags, *, candidates: tuple[EngineId, ...] = ()
+    ) -> None:
+        self._functions = functions
+        self._flags = flags
+        self._candidates = candidates
+        self._with_function: dict[tuple[Kind, BlobId, str], tuple[TaskOptions, tuple[Blob, ...]]] = {}
+        self._without: dict[Kind, TaskOptions] = {}
+
+    @property
+    def flags(self) -> Flags:
+        return self._flags
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> PreparedCall:
+        """A call; raises TypeError or PicklingError that names what cannot be sent."""
+        options, blobs = self.function(Kind.CALL, function)
+        packed = pack_call(args, kwargs)
+        return PreparedCall(
+            options, packed.inline, (*blobs, *once(packed.buffers)) if packed.buffers else blobs
+        )
+
+    def function(self, kind: Kind, function: Callable[..., Any]) -> tuple[TaskOptions, tuple[Blob, ...]]:
+        """Options of the tasks that run a function, and its blob."""
+        blob_id, data, name = self._functions.pack(function)
+        known = self._with_function.get((kind, blob_id, name))
+        if known is None:
+            if len(self._with_function) >= _OPTIONS_KEPT:
+                self._with_function.clear()
+            known = self._options(kind, blob_id, name), (Blob(blob_id, data, True),)
+            self._with_function[kind, blob_id, name] = known
+        return known
+
+    def execute(self, source: str, filename: str) -> PreparedCall:
+        return self._plain(Kind.EXECUTE, "execute", pack((source, filename)))
+
+    def push(self, values: Mapping[str, Any]) -> PreparedCall:
+        """Raises TypeError or PicklingError that names what cannot be sent."""
+        values = dict(values)
+        try:
+            packed = pack(values)
+        except Exception:
+            pack_call((), values)  # says which one
+            raise
+        return self._plain(Kind.PUSH, "push", packed)
+
+    def pull(self, names: list[str], *, is_single: bool) -> PreparedCall:
+        return self._plain(Kind.PULL, "pull", pack((names, is_single)))
+
+    def _plain(self, kind: Kind, name: str, packed: Packed) -> PreparedCall:
+        options = self._without.get(kind)
+        if options is None:
+            options = self._without[kind] = self._options(kind, BlobId(b""), name)
+        return PreparedCall(options, packed.inline, once(packed.buffers))
+
+    def _options(self, kind: Kind, function: BlobId, name: str) -> TaskOptions:
+        flags = self._flags
+        return TaskOptions(
+            kind,
+            function,
+            name,
+            self._candidates,
+            flags.label,
+            flags.priority,
+            flags.retries,
+            flags.retry_on_exception,
+        )
+
+
+def once(buffers: Sequence[memoryview]) -> tuple[Blob, ...]:
+    """Buffers as blobs under random ids, which no other task will name."""
+    return tuple(Blob(BlobId(os.urandom(16)), buffer, False) for buffer in buffers)
+
+
+def pack_columns(columns: tuple[Sequence[Any], ...], start: int) -> Packed:
+    """Pack a chunk of a map; raises TypeError or PicklingError that names the item, counted from the map's first."""
+    try:
+        return pack(columns)
+    except Exception as error:
+        for number, column in enumerate(columns):
+            for row, value in enumerate(column):
+                try:
+                    pack(value)
+                except Exception as reason:
+                    where = f" of sequence {number}" if len(columns) > 1 else ""
+                    text = (
+                        f"item {start + row}{where}, of type {_full_name(type(value))}, cannot be sent: "
+                        f"{type(reason).__name__}: {reason}"
+                    )
+                    kind = type(reason) if type(reason).__name__ == "PicklingError" else TypeError
+                    raise kind(text) from error
+        raise
+
+
+def _full_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

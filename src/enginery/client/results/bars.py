@@ -1,0 +1,60 @@
+"""Progress bars: how many items are done, how many failed, how long it will take."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, ClassVar
+
+from tqdm import tqdm
+
+
+class _TerminalBar(tqdm):  # type: ignore[misc]
+    # tqdm's defaults leave a thread behind and make a lock shared by processes; one per client needs neither.
+    monitor_interval: ClassVar[int] = 0
+
+
+_TerminalBar.set_lock(threading.RLock())
+
+
+class ProgressBar:
+    """A bar that may be moved by several threads, in a terminal or a notebook."""
+
+    def __init__(self, total: int | None, *, name: str, unit: str = "items") -> None:
+        self._done = self._failed = 0
+        self._lock = threading.Lock()
+        self._bar: Any = _bar_class()(
+            total=total, desc=name or None, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True
+        )
+
+    def __repr__(self) -> str:
+        return f"<ProgressBar {self._done} of {self._bar.total}, {self._failed} failed>"
+
+    def move_to(self, done: int, failed: int = 0) -> None:
+        """Show these numbers; a smaller one than before is late news and changes nothing."""
+        with self._lock:
+            if failed > self._failed:
+                self._failed = failed
+                self._bar.set_postfix_str(f"{failed} failed", refresh=False)
+            if done > self._done:
+                step, self._done = done - self._done, done
+                self._bar.update(step)
+
+    def set_total(self, total: int) -> None:
+        with self._lock:
+            self._bar.total = total
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the last state on the screen. Repeating it does nothing."""
+        with self._lock:
+            self._bar.close()
+
+
+def _bar_class() -> type[Any]:
+    # Both are there only where a notebook can show widgets; a terminal must not pay for the import.
+    if "ipykernel" in sys.modules and "ipywidgets" in sys.modules:
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar  # type: ignore[no-any-return]
+    return _TerminalBar

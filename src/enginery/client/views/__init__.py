@@ -1,0 +1,7 @@
+"""Views: the two ways to say where calls run."""
+
+from enginery.client.views.balanced import LoadBalancedView
+from enginery.client.views.direct import DirectView
+from enginery.client.views.view import View
+
+__all__ = ["DirectView", "LoadBalancedView", "View"]

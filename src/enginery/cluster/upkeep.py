@@ -1,0 +1,91 @@
+"""A cluster's directory before a start and after an end.
+
+Two locks keep order there. The directory's own is for moments: whoever prepares it or tidies it up holds it
+meanwhile. That a cluster *lives* is said by another, on the log of its host: the log is the host's standard
+output, so the lock is held for exactly as long as that process is there, whoever started it and however it
+ends. (Were there only one, a host could not tidy up after itself, and a cluster that outlives the process
+that started it would hold none.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from enginery.errors import ClusterAlreadyRunning
+from enginery.transport.addresses import ClusterDirectory
+
+HOST_LOG = "host.log"
+LOG_LIMIT_BYTES = 4 << 20
+LOG_KEPT_BYTES = 1 << 20
+"""What a log that has grown above the limit is cut to when its cluster starts again."""
+_TAIL_LINES = 20
+
+
+def claim(directory: ClusterDirectory) -> int:
+    """Take a cluster's name; return the descriptor of its host's log, to be that host's standard output.
+
+    The caller holds the directory's lock. Raises ClusterAlreadyRunning while a cluster of that name lives.
+    """
+    import fcntl
+
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    descriptor = os.open(directory.logs / HOST_LOG, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ClusterAlreadyRunning(directory.name) from None
+    return descriptor
+
+
+def prepare(directory: ClusterDirectory) -> None:
+    """Take away what an earlier cluster has left that did not end in order, and cut its logs.
+
+    The caller holds the directory's lock and has claimed the name.
+    """
+    _withdraw(directory)
+    directory.create()
+    for path in directory.logs.glob("*.log"):
+        size = path.stat().st_size
+        if size > LOG_LIMIT_BYTES:
+            with open(path, "r+b") as file:
+                file.seek(size - LOG_KEPT_BYTES)
+                kept = file.read().partition(b"\n")[2]
+                file.seek(0)
+                file.write(kept)
+                file.truncate()
+
+
+def sweep(directory: ClusterDirectory, *, keep_directory: bool) -> None:
+    """Take away what a cluster that has ended left, if anything, or all of it but history and logs."""
+    if not directory.path.exists():
+        return
+    # Another cluster may have taken the name meanwhile; or the directory has gone, and it was all gone.
+    with contextlib.suppress(ClusterAlreadyRunning, FileNotFoundError), directory.lock():
+        os.close(claim(directory))
+        if keep_directory:
+            _withdraw(directory)
+            directory.lock_file.unlink(missing_ok=True)
+        else:
+            directory.remove()
+
+
+def last_lines(logs: Path, count: int = _TAIL_LINES) -> str:
+    """The last lines of each log, under its name if there are several."""
+    parts = []
+    for path in sorted(logs.glob("*.log")):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if text:
+            parts.append((path.name, "\n".join(text.splitlines()[-count:])))
+    if len(parts) == 1:
+        return parts[0][1]
+    return "\n".join(f"{name}:\n{text}" for name, text in parts)
+
+
+def _withdraw(directory: ClusterDirectory) -> None:
+    from enginery.host.files import KEYS_FILE
+
+    directory.withdraw()
+    (directory.path / KEYS_FILE).unlink(missing_ok=True)

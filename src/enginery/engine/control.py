@@ -1,0 +1,120 @@
+"""The engine's control thread: it answers while the main thread runs user code.
+
+It has its own connection. It gives tasks back, stops the engine, and sends what tasks print. It never touches the
+main thread's connection; what both use (the workload, the output) has a lock of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from enginery.core.dialer import Dialer
+from enginery.engine.output import GATHER_S, OutputCollector
+from enginery.ids import EngineKey, TaskId
+from enginery.protocol import codec
+from enginery.protocol.link import RECORD_BYTES
+from enginery.protocol.messages import (
+    ControlHello,
+    EngineOutput,
+    Goodbye,
+    StopEngine,
+    TakeBack,
+    TakenBack,
+    ToControl,
+)
+from enginery.transport import clock
+from enginery.transport.channel import Channel, Waker
+
+Calls = list[tuple[TaskId, int]]
+
+
+class ControlThread:
+    """Runs from `start` to `stop`."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        key: EngineKey,
+        secret: bytes,
+        waker: Waker,
+        output: OutputCollector,
+        take_back: Callable[[Calls], tuple[Calls, Calls]],
+        on_stop: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._dialer: Dialer[ToControl] = Dialer(codec.to_control(), lambda: ControlHello(key, secret))
+        self._waker = waker
+        self._output = output
+        self._take_back = take_back
+        self._on_stop = on_stop
+        self._output_at: float | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="enginery-control", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<ControlThread, {self._dialer!r}>"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is left, say goodbye and end the thread."""
+        self._stopping = True
+        self._waker.wake()
+        self._thread.join()
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        self._dialer.greet(now=clock.now())
+        while not self._stopping:
+            self._send()
+            self._channel.wait(self._timeout_s(), (self._waker,))
+            self._turn(clock.now())
+        self._send_output()
+        if self._dialer.is_bound:
+            self._dialer.link.put(Goodbye())
+        self._send()
+        self._channel.close(linger_s=0.5)
+
+    def _turn(self, now: float) -> None:
+        if self._waker.clear() and self._output_at is None:
+            self._output_at = now + GATHER_S
+        while (message := self._channel.receive()) is not None:
+            for record, _ in self._dialer.on_message(*message, now=now):
+                self._on_record(record)
+        if self._output_at is not None and now >= self._output_at:
+            self._output_at = None
+            self._send_output()
+        self._dialer.on_tick(now=now)
+        if self._dialer.wants_redial or self._channel.broken:
+            self._channel.redial()
+            self._dialer.greet(now=now)
+
+    def _on_record(self, record: ToControl) -> None:
+        if isinstance(record, TakeBack):
+            taken, kept = self._take_back(record.calls)
+            self._dialer.link.put(TakenBack(taken, kept), RECORD_BYTES + 12 * len(record.calls))
+        elif isinstance(record, StopEngine):
+            self._on_stop()
+
+    def _send_output(self) -> None:
+        if not self._dialer.is_bound:
+            self._output_at = clock.now() + GATHER_S  # it gathers until there is a connection again
+            return
+        for piece in self._output.take():
+            self._dialer.link.put(
+                EngineOutput(piece.task, piece.stream, piece.text), RECORD_BYTES + len(piece.text)
+            )
+
+    def _send(self) -> None:
+        while (message := self._dialer.next_message()) is not None:
+            self._channel.send(*message)
+
+    def _timeout_s(self) -> float | None:
+        deadlines = [
+            deadline for deadline in (self._dialer.next_deadline(), self._output_at) if deadline is not None
+        ]
+        return max(min(deadlines) - clock.now(), 0.0) if deadlines else None

@@ -1,0 +1,300 @@
+"""The parent of all processes of a host: starts them, reaps them, and brings them to an end.
+
+One thread, one poll loop, no 0MQ. What it wakes for: a signal (a child has ended, or this process is to), an order
+of the supervisor, the controller's ready line, the end of the owner, a deadline. What follows is decided by
+`core.supervision.Household`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from enginery.core.supervision import Household, explain_exit
+from enginery.errors import LaunchError
+from enginery.host.files import last_lines
+from enginery.host.orders import (
+    ControllerBound,
+    EndAll,
+    EngineEnded,
+    EngineNotStarted,
+    EngineStarted,
+    FromSupervisor,
+    Left,
+    OrderSocket,
+    SignalEngine,
+    StartEngine,
+    Welcomed,
+)
+from enginery.host.processes import (
+    SIGNAL_NAMES,
+    EndWatch,
+    SignalSource,
+    kill_children,
+    reap,
+    signal_process,
+)
+from enginery.host.ready import ReadyLine
+from enginery.host.starters import Gate, ProcessStarter
+from enginery.ids import EngineKey
+from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec, Ready
+from enginery.transport import clock
+from enginery.transport.channel import NO_FILE
+
+ORPHANS_S = 2.0
+"""How long orphans of engines may take to die of SIGKILL."""
+
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = logging.getLogger("enginery.host")
+
+RunSupervisor = Callable[[socket.socket, int], int]
+"""Gets its end of the pair and the controller's process id (0 = none here); returns an exit code."""
+
+
+class Child(NamedTuple):
+    what: str  # for people
+    key: EngineKey | None  # of an engine
+
+
+class Parent:
+    """All processes of one host. `run` returns the exit code."""
+
+    def __init__(self, spec: HostSpec, starter: ProcessStarter, *, name_fd: int) -> None:
+        self._spec = spec
+        self._starter = starter
+        self._name_fd = name_fd
+        self._household = Household()
+        self._children: dict[int, Child] = {}
+        self._engines: dict[EngineKey, int] = {}  # their process ids
+        self._controller_pid = 0
+        self._orders: OrderSocket[FromSupervisor] | None = None
+        self._has_left = Left("it has said nothing")
+        self._waiting: list[EngineSpec] = []  # to be started when the controller is bound
+        self._gate = Gate()
+        self._ready = ReadyLine(spec.ready_fd)
+        self._signals = SignalSource((signal.SIGCHLD, *_END_SIGNALS))
+        self._owner = EndWatch(spec.owner_pid)
+
+    def __repr__(self) -> str:
+        return f"<Parent of {len(self._children)} processes of {self._spec.cluster}, {self._household!r}>"
+
+    # ------------------------------------------------------------ life
+
+    def run(self, engines: list[EngineSpec], run_supervisor: RunSupervisor) -> int:
+        """Start everything, and return when everything has ended."""
+        log.info("host of %s starts with %d engines", self._spec.cluster, len(engines))
+        try:
+            self._start(engines, run_supervisor)
+        except LaunchError as error:
+            self._ready.say(Ready(error=str(error)))
+            self._end(str(error), failed=True)
+        log.info("%d processes were started", len(self._children))
+        while not self._household.is_over or self._children:
+            self._turn()
+        log.info("the host has ended: %s", self._household.reason)
+        if not self._ready.passed and self._household.reason:
+            self._ready.say(Ready(error=self._household.reason))
+        return 1 if self._household.has_failed else 0
+
+    def finish(self) -> None:
+        """End what was left behind by processes that have ended, and let go of everything."""
+        killed = kill_children(timeout_s=ORPHANS_S)
+        if killed:
+            log.info("%d processes that engines had started were killed", killed)
+        self._starter.close()
+        self.let_go(keep_name=True)
+
+    def let_go(self, *, keep_name: bool) -> None:
+        """Close all descriptors. In a forked child they are the parent's business, its copies are not needed."""
+        self._gate.open()
+        self._ready.close()
+        self._signals.close()
+        self._owner.close()
+        if self._orders is not None:
+            self._orders.close()
+        if not keep_name and self._name_fd != NO_FILE:
+            os.close(self._name_fd)
+
+    def _start(self, engines: list[EngineSpec], run_supervisor: RunSupervisor) -> None:
+        if self._spec.controller is not None:
+            self._start_controller(self._spec.controller)
+        else:
+            self._gate.open()
+        self._start_supervisor(run_supervisor)
+        if not self._gate.is_open and not self._starter.can_hold:
+            self._waiting = engines
+            return
+        for spec in engines:
+            self._start_engine(spec)
+
+    def _start_controller(self, spec: ControllerSpec) -> None:
+        write_fd = self._ready.open()
+        # Of all our children the controller alone keeps this end: it is closed here before the next one starts.
+        spec = msgspec.structs.replace(spec, ready_fd=write_fd, owner_pid=os.getpid())
+        pid = self._controller_pid = self._starter.start_controller(spec)
+        os.close(write_fd)
+        self._children[pid] = Child("the controller", None)
+        self._household.on_controller_started()
+
+    def _start_supervisor(self, run: RunSupervisor) -> None:
+        ours, theirs = socket.socketpair()
+        self._orders = OrderSocket.of_parent(ours)
+        controller_pid = self._controller_pid
+        pid = self._starter.start_supervisor(lambda: run(theirs, controller_pid))
+        if pid:
+            theirs.close()
+            self._children[pid] = Child("the supervisor", None)
+        self._household.on_supervisor_started()
+
+    def _start_engine(self, spec: EngineSpec) -> None:
+        gate = None if self._gate.is_open else self._gate
+        try:
+            if self._household.is_ending:
+                raise LaunchError("an engine", "its host is about to end")
+            pid = self._starter.start_engine(msgspec.structs.replace(spec, parent_pid=os.getpid()), gate)
+        except LaunchError as error:
+            log.error("%s", error)
+            self._tell(EngineNotStarted(spec.key, str(error)))
+            return
+        self._children[pid] = Child(f"engine process {spec.key}", spec.key)
+        self._engines[spec.key] = pid
+        self._household.on_engine_started(spec.key)
+        self._tell(EngineStarted(spec.key, pid))
+
+    # ------------------------------------------------------------ the loop
+
+    def _turn(self) -> None:
+        self._wait()
+        now = clock.now()
+        came = self._signals.receive()
+        self._on_orders(now)
+        if self._ready.fileno() != NO_FILE and self._ready.receive():
+            self._on_bound()
+        for pid, status in reap():
+            self._on_reaped(pid, status, now)
+        for signum in came.intersection(_END_SIGNALS):
+            self._end(f"it was told to by {SIGNAL_NAMES[signum]}")
+        if self._owner.has_ended():
+            self._end(f"its owner, process {self._spec.owner_pid}, has ended")
+        self._household.on_tick(now=now, outbox=self)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        for descriptor in (
+            self._ready.fileno(),
+            NO_FILE if self._household.is_ending else self._owner.fileno(),
+        ):
+            if descriptor != NO_FILE:
+                poll.register(descriptor, select.POLLIN)
+        orders = self._orders
+        if orders is not None and not orders.ended:
+            poll.register(orders.fileno(), select.POLLIN | (select.POLLOUT if orders.wants_write else 0))
+        deadline = self._household.next_deadline()
+        left_s = math.inf if deadline is None else max(deadline - clock.now(), 0.0)
+        if self._owner.interval_s is not None:
+            left_s = min(left_s, self._owner.interval_s)
+        poll.poll(None if left_s == math.inf else math.ceil(left_s * 1000))
+
+    def _on_orders(self, now: float) -> None:
+        orders = self._orders
+        if orders is None or orders.ended:
+            return
+        orders.flush()
+        for order in orders.receive():
+            if isinstance(order, StartEngine):
+                self._start_engine(order.spec)
+            elif isinstance(order, SignalEngine):
+                self._signal_engine(order.key, order.signum)
+            elif isinstance(order, Welcomed):
+                if self._spec.controller is None:
+                    self._ready.say(Ready())
+            else:
+                self._has_left = order
+                if order.failure and not self._household.is_ending:
+                    self._ready.say(Ready(error=order.failure))
+        if orders.ended:
+            orders.close()
+            failure = self._has_left.failure
+            if failure:
+                log.error("the supervisor has left: %s", failure)
+            self._household.on_supervisor_left(orderly=not failure, now=now, outbox=self)
+
+    def _on_bound(self) -> None:
+        self._gate.open()
+        self._tell(ControllerBound())
+        waiting, self._waiting = self._waiting, []
+        for spec in waiting:
+            self._start_engine(spec)
+
+    def _on_reaped(self, pid: int, status: int, now: float) -> None:
+        self._starter.on_reaped(pid, status)
+        child = self._children.pop(pid, None)
+        if child is None:
+            return  # an orphan that has come to us
+        cause = explain_exit(status, SIGNAL_NAMES)
+        if not self._household.is_ending:
+            log.info("%s (process %d): %s", child.what, pid, cause)
+        if child.key is not None:
+            del self._engines[child.key]
+            self._household.on_engine_exited(child.key)
+            self._tell(EngineEnded(child.key, status))
+        elif pid == self._controller_pid:
+            if not self._ready.passed:
+                # What it wrote last may say more than how it ended, and may have come with its end.
+                if self._ready.fileno() != NO_FILE:
+                    self._ready.receive()
+                self._ready.say(Ready(error=self._why_not_ready(cause)))
+            self._household.on_controller_exited(cause, clean=status == 0, now=now, outbox=self)
+
+    def _why_not_ready(self, cause: str) -> str:
+        output = last_lines(self._spec.path("logs") / "controller.log")
+        return f"the controller has ended before it was ready ({cause})" + (f"\n{output}" if output else "")
+
+    def _end(self, reason: str, *, failed: bool = False) -> None:
+        if not self._household.is_ending:
+            log.info("ending: %s", reason)
+        for spec in self._waiting:
+            self._tell(EngineNotStarted(spec.key, reason))
+        self._waiting = []
+        self._household.on_end_asked(reason, failed=failed, now=clock.now(), outbox=self)
+
+    # ------------------------------------------------------------ effects
+
+    def end_supervisor(self, reason: str) -> None:
+        self._tell(EndAll(reason))
+
+    def terminate_engines(self) -> None:
+        for key in self._engines:
+            self._signal_engine(key, signal.SIGTERM)
+
+    def terminate_controller(self) -> None:
+        if self._controller_pid in self._children:
+            signal_process(self._controller_pid, signal.SIGTERM)
+
+    def kill_all(self) -> None:
+        log.warning(
+            "killing what has not ended: %s", ", ".join(child.what for child in self._children.values())
+        )
+        for pid, child in self._children.items():
+            signal_process(pid, signal.SIGKILL, group=child.key is not None)
+
+    def _signal_engine(self, key: EngineKey, signum: int) -> None:
+        pid = self._engines.get(key)
+        if pid is not None:  # not reaped, so the id is still this process's
+            signal_process(pid, signum, group=signum == signal.SIGKILL)
+
+    def _tell(self, order: EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | EndAll) -> None:
+        if self._orders is not None:
+            with contextlib.suppress(OSError):
+                self._orders.send(order)

@@ -1,0 +1,145 @@
+"""How the parent of all processes starts one: the contract, and fresh interpreters as one way to keep it.
+
+The other way is to fork a warm process, see `zygote`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from enginery.errors import LaunchError
+from enginery.host.files import log_name, open_log
+from enginery.protocol.specs import ControllerSpec, EngineSpec
+from enginery.transport.channel import NO_FILE
+
+
+class ProcessStarter(Protocol):
+    """Starts processes; the caller reaps them. All raise LaunchError, and give the id of the process."""
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether an engine may be started before it has a controller to dial: it then waits at the gate."""
+        ...
+
+    def start_controller(self, spec: ControllerSpec) -> int: ...
+
+    def start_supervisor(self, run: Callable[[], int]) -> int:
+        """Run the supervisor beside the caller: as a process of its own, or (0) in this one."""
+        ...
+
+    def start_engine(self, spec: EngineSpec, gate: Gate | None = None) -> int:
+        """Start an engine; it dials when the gate is open."""
+        ...
+
+    def on_reaped(self, pid: int, status: int) -> None:
+        """The caller has taken this process's status."""
+        ...
+
+    def close(self) -> None:
+        """All processes have been reaped."""
+        ...
+
+
+class Gate:
+    """Holds forked processes until their parent opens it, or ends."""
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+
+    def __repr__(self) -> str:
+        return f"<Gate {'open' if self.is_open else 'shut'}>"
+
+    @property
+    def is_open(self) -> bool:
+        return self._write_fd == NO_FILE
+
+    def open(self) -> None:
+        """Repeating it does nothing."""
+        for descriptor in {self._read_fd, self._write_fd} - {NO_FILE}:
+            os.close(descriptor)
+        self._read_fd = self._write_fd = NO_FILE
+
+    def pass_through(self) -> None:
+        """In a forked child: wait until it is open. Signals end the wait as they end anything."""
+        if self._write_fd != NO_FILE:
+            os.close(self._write_fd)  # or we would hold it shut ourselves
+            self._write_fd = NO_FILE
+            os.read(self._read_fd, 1)
+        self.open()
+
+
+class SpawnStarter:
+    """Starts fresh interpreters: for systems where fork is unsafe, and for MPI.
+
+    The supervisor is a thread of this process. Nothing here forks user code, so that is allowed.
+    """
+
+    def __init__(self, program: Sequence[str], logs: Path) -> None:
+        self._program = tuple(program)
+        self._logs = logs
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._supervisor: threading.Thread | None = None
+
+    @property
+    def can_hold(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"<SpawnStarter of {' '.join(self._program)}, {len(self._processes)} processes>"
+
+    def start_controller(self, spec: ControllerSpec) -> int:
+        descriptors = () if spec.ready_fd < 0 else (spec.ready_fd,)
+        return self._spawn("controller", spec, "controller.log", keep=descriptors)
+
+    def start_engine(self, spec: EngineSpec, gate: Gate | None = None) -> int:
+        # A session of its own: the terminal's Ctrl-C is for the client, not for engines.
+        return self._spawn("engine", spec, log_name(spec), new_session=True)
+
+    def start_supervisor(self, run: Callable[[], int]) -> int:
+        self._supervisor = threading.Thread(target=run, name="enginery-supervisor", daemon=True)
+        self._supervisor.start()
+        return 0
+
+    def on_reaped(self, pid: int, status: int) -> None:
+        process = self._processes.pop(pid, None)
+        if process is not None:
+            # It is told, because it cannot ask any more.
+            process.returncode = status
+
+    def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.join(timeout=5.0)
+
+    def _spawn(
+        self,
+        role: str,
+        spec: ControllerSpec | EngineSpec,
+        log_file: str,
+        *,
+        keep: Sequence[int] = (),
+        new_session: bool = False,
+    ) -> int:
+        with open(open_log(self._logs, log_file), "ab", buffering=0) as output:
+            try:
+                process = subprocess.Popen(
+                    [*self._program, role, spec.cluster, "--spec", "-"],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=keep,
+                    start_new_session=new_session,
+                )
+            except OSError as error:
+                raise LaunchError(f"the {role}", f"{self._program[0]}: {error.strerror}") from error
+        assert process.stdin is not None
+        # A spec is far smaller than a pipe's buffer. Who has died before reading it is reaped like any other.
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(spec.to_json().encode() + b"\n")
+        self._processes[process.pid] = process
+        return process.pid
