@@ -16,23 +16,28 @@ from enginery import registry
 
 if TYPE_CHECKING:
     from enginery.client.client import Client
-    from enginery.client.results.async_result import AsyncMapResult, AsyncResult
+    from enginery.client.results.async_result import AsyncResult
+    from enginery.client.results.map_result import AsyncMapResult
+    from enginery.client.views.balanced import LoadBalancedView
     from enginery.client.views.direct import DirectView
-    from enginery.client.views.load_balanced import LoadBalancedView
     from enginery.cluster.cluster import Cluster
     from enginery.errors import (
+        AbortedTask,
         ClientClosed,
         ClusterAlreadyRunning,
         ClusterNotFound,
         ClusterNotResponding,
         CompositeError,
         ConnectionFileError,
+        DependencyTimeout,
         EngineError,
         EngineLost,
         EngineryError,
         ForkedClientError,
         ImpossibleDependency,
         InvalidDependency,
+        IPythonError,
+        KernelError,
         LaunchError,
         NoEnginesRegistered,
         RemoteError,
@@ -74,15 +79,19 @@ __all__ = [
     "UnmetDependency",
     "ImpossibleDependency",
     "InvalidDependency",
+    "DependencyTimeout",
+    "AbortedTask",
+    "KernelError",
+    "IPythonError",
 ]
 
 _ELSEWHERE = {
     "Client": "enginery.client.client",
     "Cluster": "enginery.cluster.cluster",
     "DirectView": "enginery.client.views.direct",
-    "LoadBalancedView": "enginery.client.views.load_balanced",
+    "LoadBalancedView": "enginery.client.views.balanced",
     "AsyncResult": "enginery.client.results.async_result",
-    "AsyncMapResult": "enginery.client.results.async_result",
+    "AsyncMapResult": "enginery.client.results.map_result",
 }
 
 registry.provide({name: _ELSEWHERE.get(name, "enginery.errors") for name in __all__})

@@ -38,6 +38,7 @@ ENCODES = {
     "controller": "the history",
     "host": "orders to the warm process",
     "cli": "-o json",
+    "testing": "payloads of scripted tasks",
 }
 
 

@@ -81,7 +81,12 @@ def test_a_session_runs_alone_ones_first_and_goes_on_after_failures() -> None:
     system = System("toy", session=session)
     system.measures("a")(lambda it: Sample(len(it), "note"))
     system.measures("b")(lambda it: 1 / 0)
-    system.measures_alone("c")(lambda: steps.append("alone") or 3.0)
+
+    @system.measures_alone("c")
+    def alone() -> float:
+        steps.append("alone")
+        return 3.0
+
     found = run_session(system, ["a", "b", "c", "unknown"])
     assert steps == ["alone", "open", "close"]
     assert found["a"] == {"value": 2, "note": "note"}

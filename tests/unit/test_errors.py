@@ -69,8 +69,10 @@ TEXTS: list[tuple[EngineryError, str]] = [
     (ClientClosed(), "this client is closed; make a new one with Client()"),
     (
         ForkedClientError(1, 2),
-        "this client belongs to process 1 and cannot be used in its forked child 2; make a new one there with "
-        "Client()",
+        (
+            "this client belongs to process 1 and cannot be used in its forked child 2; "
+            "make a new one there with Client()"
+        ),
     ),
     (
         LaunchError("engine 3", "exited with code 1", output="line\nlast\n"),
@@ -79,8 +81,10 @@ TEXTS: list[tuple[EngineryError, str]] = [
     (LaunchError(), "the cluster could not be started"),
     (
         NoEnginesRegistered(),
-        "no engines are registered; wait for them with wait_for_engines(n) or add some with:  "
-        "enginery engine -n 4",
+        (
+            "no engines are registered; wait for them with wait_for_engines(n) or add some with:  "
+            "enginery engine -n 4"
+        ),
     ),
     (
         TooLarge("argument 0", size_bytes=3 << 30, limit_bytes=100 << 20),

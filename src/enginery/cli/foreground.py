@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from enginery import registry
 from enginery.cli.output import count as counted
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -76,17 +77,15 @@ def _say_how_to_connect(name: str, engines: int, daemonize: bool) -> None:
 
 def run_controller_alone(name: str, *, host: str, port: int, db: str, durability: str) -> int:
     """Be the controller of a cluster until a signal or `enginery stop` comes; return the exit code."""
-    from enginery.cli.processes import entries
     from enginery.cluster.names import is_given
-    from enginery.cluster.upkeep import claim, prepare, sweep
+    from enginery.cluster.upkeep import prepare, sweep
+    from enginery.controller.main import run_controller
     from enginery.observe.logs import set_up_logging
     from enginery.protocol.specs import ControllerSpec
     from enginery.transport.addresses import ClusterDirectory
 
     directory = ClusterDirectory(name).create()
-    with directory.lock():
-        claimed = claim(directory)
-        prepare(directory)
+    lock = directory.lock()
     spec = ControllerSpec(
         cluster=name,
         directory=str(directory.path),
@@ -97,9 +96,10 @@ def run_controller_alone(name: str, *, host: str, port: int, db: str, durability
     )
     set_up_logging()
     try:
-        return entries().controller(spec)
+        prepare(directory)
+        return run_controller(spec, version=registry.find("__version__"))
     finally:
-        os.close(claimed)
+        lock.release()
         sweep(directory, keep_directory=is_given(name))
 
 

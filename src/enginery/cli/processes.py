@@ -6,7 +6,6 @@ meet: a host is handed what it forks as values.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from enginery.observe.logs import set_up_logging
 from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec
 
 if TYPE_CHECKING:
-    from enginery.host.starters import Entries
+    from enginery.host.entries import Entries
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,16 +34,25 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def entries() -> Entries:
-    """What a host forks."""
-    from enginery.controller.main import run_controller
-    from enginery.engine.main import run_engine
-    from enginery.host.starters import Entries
+    """What a host forks; imports all of it, so that forked processes need not."""
+    import enginery.controller.main
+    import enginery.engine.main  # noqa: F401
+    from enginery.host.entries import Entries
 
-    version = registry.find("__version__")
-    return Entries(
-        controller=functools.partial(run_controller, version=version),
-        engine=functools.partial(run_engine, version=version),
-    )
+    return Entries(controller=_become_controller, engine=_become_engine)
+
+
+def _become_controller(spec: ControllerSpec) -> int:
+    from enginery.controller.main import run_controller
+    from enginery.host.files import read_keys
+
+    return run_controller(spec, version=registry.find("__version__"), keys=read_keys(spec.directory))
+
+
+def _become_engine(spec: EngineSpec) -> int:
+    from enginery.engine.main import run_engine
+
+    return run_engine(spec, version=registry.find("__version__"))
 
 
 def _run_host(spec: str) -> int:
@@ -54,13 +62,11 @@ def _run_host(spec: str) -> int:
 
 
 def _run_controller(spec: str) -> int:
-    return entries().controller(msgspec.json.decode(spec, type=ControllerSpec))
+    return _become_controller(msgspec.json.decode(spec, type=ControllerSpec))
 
 
 def _run_engine(spec: str) -> int:
-    from enginery.engine.main import run_engine
-
-    return run_engine(msgspec.json.decode(spec, type=EngineSpec), version=registry.find("__version__"))
+    return _become_engine(msgspec.json.decode(spec, type=EngineSpec))
 
 
 _ROLES: dict[str, Callable[[str], int]] = {

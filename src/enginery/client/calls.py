@@ -1,6 +1,7 @@
 """Calls, made ready to be sent: options, payload, blobs.
 
-What is in a payload, by kind; an engine's runner reads it and answers likewise. `pack` is `enginery.objects.packing`.
+What is in a payload, by kind; an engine's runner reads it and answers likewise. `pack` is
+`enginery.objects.packing`.
 
 ========= ====================================== ==========================================================
 kind      payload                                payload of the result
@@ -14,9 +15,8 @@ PUSH      ``pack({name: value})``                ``pack(None)``
 PULL      ``pack((names, single))``: expressions ``pack(value)`` if single, else ``pack([value, …])``
 ========= ====================================== ==========================================================
 
-A task of kind MAP ends with ERROR if a row failed, and its payload has the same form then; where no row could be
-begun, `values` is None and `failures` has one entry, which holds for all rows. For the other kinds, ERROR comes with
-what `pack_failure` made; all further statuses come without a payload.
+ERROR comes with what `pack_failure` made. A task of kind MAP also ends with ERROR if a row failed, and its
+payload has the same form as without a failure then. All further statuses come without a payload.
 """
 
 from __future__ import annotations
@@ -136,7 +136,10 @@ def once(buffers: Sequence[memoryview]) -> tuple[Blob, ...]:
 
 
 def pack_columns(columns: tuple[Sequence[Any], ...], start: int) -> Packed:
-    """Pack a chunk of a map; raises TypeError or PicklingError that names the item, counted from the map's first."""
+    """Pack a chunk of a map, whose first item is number `start`.
+
+    Raises TypeError or PicklingError that names the item which cannot be sent.
+    """
     try:
         return pack(columns)
     except Exception as error:
@@ -144,7 +147,7 @@ def pack_columns(columns: tuple[Sequence[Any], ...], start: int) -> Packed:
             for row, value in enumerate(column):
                 try:
                     pack(value)
-                except Exception as reason:
+                except Exception as reason:  # noqa: BLE001 - whatever it is, this is the item
                     where = f" of sequence {number}" if len(columns) > 1 else ""
                     text = (
                         f"item {start + row}{where}, of type {_full_name(type(value))}, cannot be sent: "

@@ -1,7 +1,8 @@
 """Sends the chunks of a map: all of them at once where they are known, else each as others come back.
 
-A long map over sequences needs no thread: the next chunks go out from the promises of those that have ended. Over
-iterators a `Feeder` reads ahead, and what it has read is cut by the same rules. Packing is done outside the lock.
+A long map over sequences needs no thread: the next chunks go out from the promises of those that have
+ended. Over iterators a `Feeder` reads ahead, and what it has read is cut by the same rules. Packing is done
+outside the lock.
 """
 
 from __future__ import annotations
@@ -97,13 +98,17 @@ class BalancedMap:
         self._next_start = 0
         self._under_way = 0
         self._is_stopped = False
+        self._returned: list[tuple[MapOutcome, Columns]] = []  # by an interrupt, on the way out
         self.feeder: Feeder | None = None
 
     def __repr__(self) -> str:
         return f"<BalancedMap: {self._under_way} chunks under way, {self._source.waiting} items waiting>"
 
     def start(self) -> None:
-        """Send the first chunks. Raises what keeps one of them from being sent; then nothing is left outstanding."""
+        """Send the first chunks.
+
+        Raises what keeps one of them from being sent; then nothing is left outstanding.
+        """
         sent: list[TaskId] = []
         try:
             while (chunk := self._next_chunk()) is not None:
@@ -117,13 +122,12 @@ class BalancedMap:
     # ------------------------------------------------------------ facts
 
     def on_chunk(self, outcome: MapOutcome, /) -> None:
-        result = outcome.result
         with self._lock:
             self._under_way -= 1
             if outcome.is_local:
                 return  # who let it fail goes on with the next
-            if result is not None:
-                self._planner.on_finished(outcome.size, result.completed - result.started)
+            if not outcome.has_died:
+                self._planner.on_finished(outcome.size, outcome.duration_s)
         self._pump()
         if self.feeder is not None:
             self.feeder.look()
@@ -153,8 +157,8 @@ class BalancedMap:
     def has_room(self) -> bool:
         """Whether the feeder may read on.
 
-        Without a `buffersize`, results count as taken when they arrive until somebody begins to iterate: a map
-        that is only waited for, by whatever means, must come to its end.
+        Without a `buffersize`, results count as taken when they arrive until somebody begins to iterate: a
+        map that is only waited for, by whatever means, must come to its end.
         """
         result = self._sender.result_reference()
         if result is None:
@@ -186,6 +190,8 @@ class BalancedMap:
         with self._lock:
             if self._is_stopped or result is None:
                 return None
+            if self._returned:
+                return self._returned.pop()
             window = self._planner.window()
             if window is not None and self._under_way >= window:
                 return None
@@ -201,7 +207,11 @@ class BalancedMap:
     def _pump(self) -> None:
         """Send what may be sent. What cannot be, fails by itself: nobody is there to raise it to."""
         while (chunk := self._next_chunk()) is not None:
-            self._send_or_fail(*chunk)
+            try:
+                self._send_or_fail(*chunk)
+            except BaseException:  # Ctrl-C: the delivery that this serves comes again, and so does this chunk
+                self._returned.append(chunk)
+                raise
 
     def _send_or_fail(self, outcome: MapOutcome, columns: Columns) -> None:
         pending = [(outcome, columns)]

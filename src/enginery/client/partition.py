@@ -1,9 +1,9 @@
 """Which items of a map go together, and how their results become one sequence again. Pure.
 
-Direct maps: one contiguous part per engine. Balanced maps: up to `SINGLE_LIMIT` items are one task each. Longer
-maps begin with chunks of one item and let them grow with the durations that come back, towards `CHUNK_S` of work;
-large enough that a chunk's overhead does not count, small enough that the rest of the map is several chunks for each
-engine, so that nobody runs dry while another has seconds of work before it.
+Direct maps: one contiguous part per engine. Balanced maps: up to `SINGLE_LIMIT` items are one task each.
+Longer maps begin with chunks of one item and let them grow with the durations that come back, towards
+`CHUNK_S` of work; large enough that a chunk's overhead does not count, small enough that the rest of the
+map is several chunks for each engine, so that nobody runs dry while another has seconds of work before it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ class ChunkPlanner:
 
 
 class Reassembly(Generic[Piece]):
-    """Pieces of one sequence, which come in any order. Not thread-safe for writers; readers may look at any time."""
+    """Pieces of one sequence, which come in any order.
+
+    Not thread-safe for writers; readers may look at any time.
+    """
 
     __slots__ = ("_pieces", "count")
 
@@ -130,7 +133,7 @@ class Reassembly(Generic[Piece]):
         self._pieces: dict[int, tuple[int, Piece]] = {}
 
     def add(self, start: int, size: int, piece: Piece) -> None:
-        """Take the piece of `size` items from position `start` on; raises ValueError if there already is one."""
+        """Take the piece of `size` items from position `start` on; raises ValueError if there is one."""
         if start in self._pieces or size < 1:
             raise ValueError(f"a piece of {size} items at {start} does not belong here")
         self._pieces[start] = (size, piece)

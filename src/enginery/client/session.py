@@ -30,7 +30,7 @@ from enginery.core.dialer import Dialer, DialState
 from enginery.core.ledger import Blob, Ledger
 from enginery.errors import ClientClosed, ClusterNotResponding, ForkedClientError
 from enginery.ids import ClientId, EngineId, TaskId, new_client_id
-from enginery.objects.blobs import BlobCache
+from enginery.protocol.assembly import BlobCache
 from enginery.objects.functions import FunctionCache
 from enginery.protocol import codec
 from enginery.protocol.codec import Buffer

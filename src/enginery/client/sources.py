@@ -1,7 +1,7 @@
 """What a map goes over: sequences, which are cut where they lie, or iterators, which a feeder reads ahead.
 
-A chunk is a tuple of columns, one per argument of the function, cut out of the sequences by slices: what is done for
-each item is the interpreter's own.
+A chunk is a tuple of columns, one per argument of the function, cut out of the sequences by slices: what is
+done for each item is the interpreter's own.
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ class FedMap(Protocol):
 class Feeder:
     """A thread that reads the caller's iterators for one map, and ends with it.
 
-    While there is room it holds the map's result, so that a map whose result nobody kept still runs. When it has
-    to wait for somebody to take results, it does not: if everybody has dropped the result, it ends. What wakes
-    it is a `SimpleQueue`, whose `put` may be called from finalizers.
+    While there is room it holds the map's result, so that a map whose result nobody kept still runs. When
+    it has to wait for somebody to take results, it does not: if everybody has dropped the result, it ends.
+    What wakes it is a `SimpleQueue`, whose `put` may be called from finalizers.
     """
 
     def __init__(self, rows: Iterator[tuple[Any, ...]], fed: FedMap, result: object) -> None:
@@ -219,7 +219,7 @@ class Feeders:
         feeder.thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Stop all, and wait for them together for so long: an iterator of the caller's may never come back."""
+        """Stop all, and wait for them so long together: a caller's iterator may never come back."""
         with self._lock:
             feeders, self._feeders = self._feeders, []
         for feeder in feeders:

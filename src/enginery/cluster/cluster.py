@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +13,7 @@ from enginery.cluster.environment import choose_start_method, host_environment
 from enginery.cluster.faces import awaited
 from enginery.cluster.local_host import LocalHost
 from enginery.cluster.names import is_given, make_up_name
-from enginery.cluster.upkeep import claim, last_lines, prepare, sweep
+from enginery.cluster.upkeep import last_lines, prepare, sweep
 from enginery.errors import ClusterAlreadyRunning, ClusterNotFound, LaunchError
 from enginery.ids import EngineId
 from enginery.transport.addresses import ClusterDirectory, check_cluster_name
@@ -144,7 +143,7 @@ class Cluster:
         from enginery.client.client import Client
 
         self._require_running()
-        return Client(self.connection_file, **keywords)
+        return Client(self.connection_file, cluster=self, **keywords)
 
     def start_and_connect_sync(self, n: int | None = None) -> Client:
         """Start the cluster, wait until `n` engines have answered, and return a `Client`.
@@ -270,11 +269,11 @@ class Cluster:
         keep_directory = is_given(self.name)
         host = None
         try:
-            with directory.lock(), _claimed(directory) as log:
+            with directory.lock() as lock:
                 prepare(directory)
                 host = LocalHost.launch(
                     directory,
-                    log,
+                    lock,
                     environment=host_environment(self.env),
                     cwd=self.cwd,
                     keep_directory=keep_directory,
@@ -290,6 +289,8 @@ class Cluster:
             else:
                 host.end()
             raise
+        if self.n is None:
+            self.n = engines
         if self.detached:
             host.detach()
         self._host = host
@@ -369,15 +370,6 @@ class Cluster:
     def _count(self, n: int | None) -> int:
         wanted = self.n if n is None else _check_count(n)
         return available_cores() if wanted is None else wanted
-
-
-@contextlib.contextmanager
-def _claimed(directory: ClusterDirectory) -> Iterator[int]:
-    log = claim(directory)
-    try:
-        yield log
-    finally:
-        os.close(log)  # the host has its own by now
 
 
 def available_cores() -> int:

@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from enginery.cluster.processes import kill_families, wait_for_end, wait_readable
-from enginery.cluster.upkeep import last_lines, sweep
+from enginery.cluster.upkeep import HOST_LOG, last_lines, sweep
 from enginery.errors import LaunchError
-from enginery.transport.addresses import ClusterDirectory
+from enginery.transport.addresses import ClusterDirectory, ClusterLock
 
 if TYPE_CHECKING:
     from enginery.protocol.specs import HostSpec
@@ -65,7 +65,7 @@ class LocalHost:
     def launch(
         cls,
         directory: ClusterDirectory,
-        log: int,
+        lock: ClusterLock,
         *,
         environment: Mapping[str, str],
         cwd: str | os.PathLike[str] | None = None,
@@ -73,9 +73,10 @@ class LocalHost:
     ) -> LocalHost:
         """Start the interpreter of a host; `begin` tells it what to do.
 
-        `log` is what `upkeep.claim` has given; the caller closes it. The host has a process session of its
-        own: Ctrl-C in a terminal is for the user's code, not for the cluster. Raises LaunchError.
+        It inherits the lock. It has a process session of its own: Ctrl-C in a terminal is for the user's
+        code, not for the cluster. Raises LaunchError.
         """
+        log = os.open(directory.logs / HOST_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         ready, ready_end = os.pipe()
         try:
             process = subprocess.Popen(
@@ -83,7 +84,7 @@ class LocalHost:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                pass_fds=(ready_end,),
+                pass_fds=(ready_end, lock.fileno()),
                 env=environment,
                 cwd=cwd,
                 start_new_session=True,
@@ -95,6 +96,7 @@ class LocalHost:
             raise
         finally:
             os.close(ready_end)
+            os.close(log)
         host = cls(directory, process, ready=ready, ready_fd=ready_end, keep_directory=keep_directory)
         _own(host)
         return host

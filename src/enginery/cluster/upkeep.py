@@ -1,16 +1,13 @@
 """A cluster's directory before a start and after an end.
 
-Two locks keep order there. The directory's own is for moments: whoever prepares it or tidies it up holds it
-meanwhile. That a cluster *lives* is said by another, on the log of its host: the log is the host's standard
-output, so the lock is held for exactly as long as that process is there, whoever started it and however it
-ends. (Were there only one, a host could not tidy up after itself, and a cluster that outlives the process
-that started it would hold none.)
+The lock of the directory says that a cluster of this name lives. Whoever starts one takes it and hands it
+down: an inherited descriptor shares it, so the name is held for as long as its host is there, whoever started
+that and however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from enginery.errors import ClusterAlreadyRunning
@@ -23,27 +20,10 @@ LOG_KEPT_BYTES = 1 << 20
 _TAIL_LINES = 20
 
 
-def claim(directory: ClusterDirectory) -> int:
-    """Take a cluster's name; return the descriptor of its host's log, to be that host's standard output.
-
-    The caller holds the directory's lock. Raises ClusterAlreadyRunning while a cluster of that name lives.
-    """
-    import fcntl
-
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(directory.logs / HOST_LOG, flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ClusterAlreadyRunning(directory.name) from None
-    return descriptor
-
-
 def prepare(directory: ClusterDirectory) -> None:
     """Take away what an earlier cluster has left that did not end in order, and cut its logs.
 
-    The caller holds the directory's lock and has claimed the name.
+    The caller holds the lock.
     """
     _withdraw(directory)
     directory.create()
@@ -62,9 +42,8 @@ def sweep(directory: ClusterDirectory, *, keep_directory: bool) -> None:
     """Take away what a cluster that has ended left, if anything, or all of it but history and logs."""
     if not directory.path.exists():
         return
-    # Another cluster may have taken the name meanwhile; or the directory has gone, and it was all gone.
+    # Another cluster may have taken the name meanwhile, or the directory may have gone.
     with contextlib.suppress(ClusterAlreadyRunning, FileNotFoundError), directory.lock():
-        os.close(claim(directory))
         if keep_directory:
             _withdraw(directory)
             directory.lock_file.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from enginery.controller.routes import HELLOS, Bound, Routes
@@ -37,15 +37,22 @@ log = logging.getLogger("enginery.controller")
 class Controller:
     """A controller around an exchange and a store; both are closed by whoever opened them."""
 
-    def __init__(self, *, cluster: str, version: str, exchange: Exchange, store: HistoryStore) -> None:
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        version: str,
+        exchange: Exchange,
+        store: HistoryStore,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        self._now = now
         self._exchange = exchange
         self._store = store
         self._routes = Routes()
         python = (sys.version_info.major, sys.version_info.minor)
         self.key = new_key()
-        self.hub = Hub(
-            cluster=cluster, controller=self.key, versions=Versions(version, python), now=clock.now()
-        )
+        self.hub = Hub(cluster=cluster, controller=self.key, versions=Versions(version, python), now=now())
         self._committed: deque[Commit] = deque()  # filled by the store's thread
         self._waker = Waker()
         self._store_at: float | None = None
@@ -63,14 +70,14 @@ class Controller:
 
     def run(self) -> None:
         """Serve until `stop` or until a client has shut the cluster down."""
-        while not self._stopping and not self.hub.is_finished(now=clock.now()):
+        while not self._stopping and not self.hub.is_finished(now=self._now()):
             self.step(self._timeout_s())
         self._say_goodbye()
 
     def step(self, timeout_s: float | None) -> None:
         """One turn of the loop."""
         self._exchange.wait(timeout_s, (self._waker,))
-        now = clock.now()
+        now = self._now()
         for _ in range(BATCH_MESSAGES):
             incoming = self._exchange.receive()
             if incoming is None:
@@ -91,7 +98,7 @@ class Controller:
     def close(self) -> None:
         """Hand the last facts to the store and let go of what `run` used."""
         self._store_at = 0.0
-        self._feed_store(clock.now())
+        self._feed_store(self._now())
         self._waker.close()
 
     # ------------------------------------------------------------ in
@@ -188,7 +195,7 @@ class Controller:
 
     def _say_goodbye(self) -> None:
         self.hub.state.tell_all_clients(Goodbye())
-        self._flush(clock.now())
+        self._flush(self._now())
 
     # ------------------------------------------------------------ store and time
 
@@ -215,8 +222,13 @@ class Controller:
             self._refused_batch = batch
             self._store_at = now + STORE_INTERVAL_S
 
-    def _timeout_s(self) -> float | None:
+    def next_deadline(self) -> float | None:
+        """When `step` has something to do even if nothing comes."""
         deadline = self.hub.next_deadline()
         if self._store_at is not None:
             deadline = self._store_at if deadline is None else min(deadline, self._store_at)
-        return None if deadline is None else max(deadline - clock.now(), 0.0)
+        return deadline
+
+    def _timeout_s(self) -> float | None:
+        deadline = self.next_deadline()
+        return None if deadline is None else max(deadline - self._now(), 0.0)

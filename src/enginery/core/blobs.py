@@ -41,6 +41,7 @@ class BlobTable:
         self._idle_bytes = 0
         self._known: dict[EngineId, set[BlobId]] = {}
         self.total_bytes = 0
+        self._dropped: list[BlobId] = []  # kept ones that are gone since the last `take_dropped`
 
     def __len__(self) -> int:
         return len(self._blobs)
@@ -119,6 +120,11 @@ class BlobTable:
         """The whole blob, joined; for small ones that the store keeps."""
         return b"".join(bytes(frame) for _, frame in self._blobs[blob].pieces)
 
+    def take_dropped(self) -> list[BlobId]:
+        """Kept blobs that are gone since this was asked last: the store may forget them too."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
     # ------------------------------------------------------------ what engines know
 
     def on_engine_hello(self, engine: EngineId) -> None:
@@ -156,6 +162,8 @@ class BlobTable:
     def _forget(self, blob_id: BlobId) -> None:
         blob = self._blobs.pop(blob_id)
         self.total_bytes -= blob.arrived_bytes
+        if blob.keep:
+            self._dropped.append(blob_id)
         for known in self._known.values():
             known.discard(blob_id)
 

@@ -109,9 +109,10 @@ class EngineLoad:
 class RoomIndex:
     """Engines with room, by the number of tasks in flight: finding the least loaded one costs no scan."""
 
-    __slots__ = ("_buckets", "_place")
+    __slots__ = ("_buckets", "_lowest", "_place")
 
     def __init__(self) -> None:
+        self._lowest = 0  # no bucket below this one has an engine
         self._buckets: list[dict[EngineId, None]] = [{}]
         self._place: dict[EngineId, int] = {}
 
@@ -132,6 +133,7 @@ class RoomIndex:
                 self._buckets.append({})
             self._buckets[place][engine] = None
             self._place[engine] = place
+            self._lowest = min(self._lowest, place)
 
     def discard(self, engine: EngineId) -> None:
         place = self._place.pop(engine, None)
@@ -145,11 +147,11 @@ class RoomIndex:
 
     def least_loaded(self) -> EngineId | None:
         """The engine with the fewest tasks in flight; among equals the one that became so first."""
-        if self._place:
-            for bucket in self._buckets:
-                if bucket:
-                    return next(iter(bucket))
-        return None
+        if not self._place:
+            return None
+        while not self._buckets[self._lowest]:
+            self._lowest += 1
+        return next(iter(self._buckets[self._lowest]))
 
     def least_loaded_of(self, candidates: Iterable[EngineId]) -> EngineId | None:
         best = min(

@@ -17,7 +17,7 @@ from enginery.core.registry import Registry
 from enginery.core.scheduler import Scheduler
 from enginery.core.tasks import Task
 from enginery.ids import BlobId, ClientId, EngineId, EngineKey, TaskId, task_client, task_number
-from enginery.protocol.history import EngineGone, HistoryFact, TaskEnded
+from enginery.protocol.history import BlobDropped, EngineGone, HistoryFact, TaskEnded
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
     Accepted,
@@ -207,6 +207,7 @@ class ClusterState:
 
     def take_facts(self) -> tuple[list[HistoryFact], Commit] | None:
         """What the store is to remember, and what may be acknowledged when it does."""
+        self._facts.extend(BlobDropped(blob) for blob in self.blobs.take_dropped())
         if not self._facts and not self._storing:
             return None
         batch = self._facts, Commit(self._accepting, self._storing)

@@ -3,15 +3,16 @@
 Theory
 ======
 
-Two machines. `Supervision` is the supervisor's: the engine processes of one host. An engine is *launching* from
-the moment it is ordered, *running* when its process is known, *stopping* when it was told to end, and *killed* when
-it did not end within the grace. One that is to stop before it is known to run is *doomed*: it is stopped as soon as
-it runs. Its end is *expected* if it was told to. `TRANSITIONS` is the whole table; a pair that is not in it is a
-defect of the caller and raises `KeyError` before anything has changed. An engine that is gone is forgotten.
+Two machines. `Supervision` is the supervisor's: the engine processes of one host. An engine is *launching*
+from the moment it is ordered, *running* when its process is known, *stopping* when it was told to end, and
+*killed* when it did not end within the grace. One that is to stop before it is known to run is *doomed*: it
+is stopped as soon as it runs. Its end is *expected* if it was told to. `TRANSITIONS` is the whole table; a
+pair that is not in it is a defect of the caller and raises `KeyError` before anything has changed. An
+engine that is gone is forgotten.
 
-`Household` is that of the parent of all processes of a host, which has to bring them to an end, whatever happens:
-controller, supervisor, engines. It lets the supervisor end the engines, because that one explains their deaths; if the
-supervisor is gone it does so itself, and what is left after the grace is killed.
+`Household` is that of the parent of all processes of a host, which has to bring them to an end, whatever
+happens: controller, supervisor, engines. It lets the supervisor end the engines, because that one explains
+their deaths; if the supervisor is gone it does so itself, and what is left after the grace is killed.
 
 Who restarts what (a later part) is decided here as well, in `Supervision.on_exited` and
 `Household.on_controller_exited`.
@@ -51,7 +52,8 @@ _FAULTS: Final = {
 def explain_exit(status: int, signal_names: Mapping[int, str]) -> str:
     """How a process ended, as a verb phrase or a noun.
 
-    `status` is as `os.waitstatus_to_exitcode` and `subprocess` give it: an exit code, or a negative signal number.
+    `status` is as `os.waitstatus_to_exitcode` and `subprocess` give it: an exit code, or a negative signal
+    number.
 
     >>> explain_exit(-9, {9: "SIGKILL"})
     'killed by SIGKILL (signal 9)'

@@ -27,7 +27,7 @@ from enginery.engine.namespace import make_main
 from enginery.engine.output import OutputCollector, TaskStream
 from enginery.engine.runner import Outcome, Runner, StopRunning
 from enginery.ids import NO_ENGINE, BlobId, EngineId
-from enginery.objects.blobs import BlobCache
+from enginery.protocol.assembly import BlobCache
 from enginery.objects.packing import Packed
 from enginery.protocol import codec
 from enginery.protocol.codec import Buffer

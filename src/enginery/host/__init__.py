@@ -1,1 +1,1 @@
-"""One host: a parent that starts and reaps all processes of a machine, and a supervisor that speaks for them."""
+"""One host: the parent of all its processes, and the supervisor that speaks for them."""

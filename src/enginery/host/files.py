@@ -1,15 +1,16 @@
-"""The files of a host: what it needs before anybody starts, and what must be gone after everybody has ended."""
+"""The files of a host: what is needed before anybody starts, and what must be gone at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from enginery.errors import ClusterNotFound, ConnectionFileError
+from enginery.errors import ClusterAlreadyRunning, ClusterNotFound, ConnectionFileError
 from enginery.protocol.specs import EngineSpec, HostSpec
 from enginery.transport.addresses import ClusterDirectory
 from enginery.transport.channel import NO_FILE
@@ -43,16 +44,30 @@ def cluster_directory(spec: HostSpec) -> ClusterDirectory:
 
 def _hold_name(directory: ClusterDirectory) -> int:
     """The lock of the cluster's directory: handed down by whoever started this process, or taken now."""
+    descriptor = _find_open(directory.lock_file)
+    if descriptor == NO_FILE:
+        directory.lock()
+        return _find_open(directory.lock_file)
+    try:
+        # This changes nothing if it is held already, as it should be.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ClusterAlreadyRunning(directory.name) from None
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
+def _find_open(path: Path) -> int:
+    """Which of our descriptors is that of this file; -1 if none is."""
     with contextlib.suppress(FileNotFoundError):
-        lock_status = os.stat(directory.lock_file)
+        wanted = path.stat()
         for descriptor in range(3, _HANDED_DOWN_BELOW):
             try:
-                if os.path.samestat(os.fstat(descriptor), lock_status):
-                    os.set_inheritable(descriptor, False)
+                if os.path.samestat(os.fstat(descriptor), wanted):
                     return descriptor
             except OSError:  # not open
                 continue
-    return directory.lock().fileno()
+    return NO_FILE
 
 
 def write_keys(path: Path) -> None:
@@ -97,8 +112,8 @@ def last_lines(path: Path, count: int = 10) -> str:
 def clean_up(spec: HostSpec) -> None:
     """Remove what only a running host has, or with `keep_directory` False its whole directory.
 
-    To be called when all processes of the host have ended, and while the name is held. A host that has joined a
-    cluster leaves everything that belongs to the controller.
+    To be called when all processes of the host have ended, and while the name is held. A host that has
+    joined a cluster leaves everything that belongs to the controller.
     """
     if spec.controller is None:
         if not spec.keep_directory and not spec.path("host.json").exists():

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from enginery.errors import ClusterAlreadyRunning, LaunchError
+from enginery.errors import ClusterAlreadyRunning
 from enginery.host.entries import Entries
 from enginery.host.files import clean_up, prepare
 from enginery.host.parent import Parent
@@ -59,6 +59,7 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
     else:
         parent.finish()
         clean_up(spec)
+        parent.release_name()
         return code
     # Here, with the frames of the parent's loop gone, a child begins.
     return become()

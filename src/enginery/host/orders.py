@@ -1,8 +1,8 @@
 """What the supervisor and the parent of all processes say to each other, over a pair of connected sockets.
 
-Only the parent can start, signal and reap without mistaking one process for another, so the supervisor orders and
-the parent does. Each record is a length in four bytes and its encoding. Neither side trusts the other to listen:
-what cannot be sent at once waits in a buffer.
+Only the parent can start, signal and reap without mistaking one process for another, so the supervisor
+orders and the parent does. Each record is a length in four bytes and its encoding. Neither side trusts the
+other to listen: what cannot be sent at once waits in a buffer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Welcomed(Order, tag=3):
 
 
 class Left(Order, tag=4):
-    """The supervisor goes, as it was told to; its engines are gone. `failure` says why it had to, if it had to."""
+    """The supervisor goes, as told, or because of a `failure`. Its engines are gone."""
 
     failure: str = ""
 
@@ -94,7 +94,8 @@ class OrderSocket(Generic[Incoming]):
         self._encode = msgspec.msgpack.Encoder().encode
         self._in = bytearray()
         self._out = bytearray()
-        self.ended = False  # the other side is gone
+        self._is_heard = True
+        self.ended = False  # the other side is gone, and all that it has said was taken
 
     def __repr__(self) -> str:
         return f"<OrderSocket{' ended' if self.ended else ''}, {len(self._out)} bytes waiting>"
@@ -112,23 +113,26 @@ class OrderSocket(Generic[Incoming]):
 
     @property
     def wants_write(self) -> bool:
-        return bool(self._out) and not self.ended
+        return bool(self._out)
 
     def send(self, order: Order) -> None:
         data = self._encode(order)
-        self._out += _LENGTH.pack(len(data)) + data
-        self.flush()
+        if self._is_heard:
+            self._out += _LENGTH.pack(len(data)) + data
+            self.flush()
 
     def flush(self, *, timeout_s: float = 0.0) -> None:
         """Send what waits; with a time, wait up to that long for the other side to take it."""
-        while self._out and not self.ended:
+        while self._out:
             try:
                 sent = self._socket.send(self._out)
             except BlockingIOError:
                 if not timeout_s or not _wait_writable(self._socket, timeout_s):
                     return
             except (BrokenPipeError, ConnectionResetError):
-                self.ended = True
+                # Nobody hears us any more. What the other side has said before is still to be received.
+                self._is_heard = False
+                self._out.clear()
             else:
                 del self._out[:sent]
 
@@ -149,6 +153,8 @@ class OrderSocket(Generic[Incoming]):
     def close(self) -> None:
         """Repeating it does nothing."""
         self.ended = True
+        self._is_heard = False
+        self._out.clear()
         self._socket.close()
 
     def _take(self) -> list[Incoming]:

@@ -1,13 +1,12 @@
 """The parent of all processes of a host: starts them, reaps them, and brings them to an end.
 
-One thread, one poll loop, no 0MQ. What it wakes for: a signal (a child has ended, or this process is to), an order
-of the supervisor, the controller's ready line, the end of the owner, a deadline. What follows is decided by
-`core.supervision.Household`.
+One thread, one poll loop, no 0MQ. What it wakes for: a signal (a child has ended, or this process is to),
+an order of the supervisor, the controller's ready line, the end of the owner, a deadline. What follows is
+decided by `core.supervision.Household`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -80,7 +79,7 @@ class Parent:
         self._orders: OrderSocket[FromSupervisor] | None = None
         self._has_left = Left("it has said nothing")
         self._waiting: list[EngineSpec] = []  # to be started when the controller is bound
-        self._gate = Gate()
+        self._gate: Gate | None = None  # shut until the controller is bound
         self._ready = ReadyLine(spec.ready_fd)
         self._signals = SignalSource((signal.SIGCHLD, *_END_SIGNALS))
         self._owner = EndWatch(spec.owner_pid)
@@ -112,34 +111,51 @@ class Parent:
         if killed:
             log.info("%d processes that engines had started were killed", killed)
         self._starter.close()
-        self.let_go(keep_name=True)
+        self._open_gate()
+        self._close()
 
     def let_go(self, *, keep_name: bool) -> None:
-        """Close all descriptors. In a forked child they are the parent's business, its copies are not needed."""
-        self._gate.open()
+        """In a forked child: close the copies of what is the parent's business."""
+        if self._gate is not None:
+            self._gate.let_go()
+        self._close()
+        if not keep_name:
+            self.release_name()
+
+    def release_name(self) -> None:
+        """Stop holding the cluster's name. Repeating it does nothing."""
+        if self._name_fd != NO_FILE:
+            os.close(self._name_fd)
+            self._name_fd = NO_FILE
+
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.open()
+
+    def _close(self) -> None:
         self._ready.close()
         self._signals.close()
         self._owner.close()
         if self._orders is not None:
             self._orders.close()
-        if not keep_name and self._name_fd != NO_FILE:
-            os.close(self._name_fd)
 
     def _start(self, engines: list[EngineSpec], run_supervisor: RunSupervisor) -> None:
         if self._spec.controller is not None:
             self._start_controller(self._spec.controller)
-        else:
-            self._gate.open()
         self._start_supervisor(run_supervisor)
-        if not self._gate.is_open and not self._starter.can_hold:
-            self._waiting = engines
-            return
+        if self._spec.controller is not None:
+            if not self._starter.can_hold:
+                self._waiting = engines
+                return
+            # Made after those two were started: who has a copy of it holds it shut.
+            self._gate = Gate()
         for spec in engines:
             self._start_engine(spec)
 
     def _start_controller(self, spec: ControllerSpec) -> None:
         write_fd = self._ready.open()
-        # Of all our children the controller alone keeps this end: it is closed here before the next one starts.
+        # Of all our children the controller alone has this end: it is closed before the next one starts.
         spec = msgspec.structs.replace(spec, ready_fd=write_fd, owner_pid=os.getpid())
         pid = self._controller_pid = self._starter.start_controller(spec)
         os.close(write_fd)
@@ -157,11 +173,12 @@ class Parent:
         self._household.on_supervisor_started()
 
     def _start_engine(self, spec: EngineSpec) -> None:
-        gate = None if self._gate.is_open else self._gate
         try:
             if self._household.is_ending:
                 raise LaunchError("an engine", "its host is about to end")
-            pid = self._starter.start_engine(msgspec.structs.replace(spec, parent_pid=os.getpid()), gate)
+            pid = self._starter.start_engine(
+                msgspec.structs.replace(spec, parent_pid=os.getpid()), self._gate
+            )
         except LaunchError as error:
             log.error("%s", error)
             self._tell(EngineNotStarted(spec.key, str(error)))
@@ -191,10 +208,8 @@ class Parent:
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
-        for descriptor in (
-            self._ready.fileno(),
-            NO_FILE if self._household.is_ending else self._owner.fileno(),
-        ):
+        owner_fd = NO_FILE if self._household.is_ending else self._owner.fileno()
+        for descriptor in (self._ready.fileno(), owner_fd):
             if descriptor != NO_FILE:
                 poll.register(descriptor, select.POLLIN)
         orders = self._orders
@@ -231,7 +246,7 @@ class Parent:
             self._household.on_supervisor_left(orderly=not failure, now=now, outbox=self)
 
     def _on_bound(self) -> None:
-        self._gate.open()
+        self._open_gate()
         self._tell(ControllerBound())
         waiting, self._waiting = self._waiting, []
         for spec in waiting:
@@ -296,5 +311,4 @@ class Parent:
 
     def _tell(self, order: EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | EndAll) -> None:
         if self._orders is not None:
-            with contextlib.suppress(OSError):
-                self._orders.send(order)
+            self._orders.send(order)

@@ -131,7 +131,8 @@ def wait_for_ends(pids: Iterable[int], *, timeout_s: float) -> bool:
 class EndWatch:
     """Tells when a process that need not be a child has ended.
 
-    Poll `fileno`, where there is one, for reading; else look every `interval_s`. Pid 0 is nobody, who never ends.
+    Poll `fileno`, where there is one, for reading; else look every `interval_s`. Pid 0 is nobody, who never
+    ends.
     """
 
     def __init__(self, pid: int) -> None:

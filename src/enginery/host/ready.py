@@ -1,13 +1,15 @@
 """The ready line: from the controller, past the parent of all processes, to whoever started the host.
 
-The parent reads it on the way, so it knows when the connection files are there, and can say in the controller's
-place why there will never be any.
+The parent reads it on the way, so it knows when the connection files are there, and can say in the
+controller's place why there will never be any.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+
+import msgspec
 
 from enginery.protocol.specs import Ready
 from enginery.transport.channel import NO_FILE
@@ -46,7 +48,7 @@ class ReadyLine:
         line, newline, _ = self._data.partition(b"\n")
         if newline or len(self._data) > _LIMIT_BYTES:
             self._pass(line + b"\n")
-            return b'"error"' not in line
+            return _is_success(line)
         if not chunk:  # whoever holds the other end has closed it without a line; its death will say more
             self._close_pipe()
         return False
@@ -74,3 +76,10 @@ class ReadyLine:
         if self._read_fd != NO_FILE:
             os.close(self._read_fd)
             self._read_fd = NO_FILE
+
+
+def _is_success(line: bytes) -> bool:
+    try:
+        return not msgspec.json.decode(line, type=Ready).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

@@ -65,13 +65,17 @@ class Gate:
             os.close(descriptor)
         self._read_fd = self._write_fd = NO_FILE
 
-    def pass_through(self) -> None:
-        """In a forked child: wait until it is open. Signals end the wait as they end anything."""
+    def let_go(self) -> None:
+        """In a forked child: leave it to the parent, or we would hold it shut ourselves."""
         if self._write_fd != NO_FILE:
-            os.close(self._write_fd)  # or we would hold it shut ourselves
+            os.close(self._write_fd)
             self._write_fd = NO_FILE
+
+    def pass_through(self) -> None:
+        """In a forked child, after `let_go`: wait until it is open. Signals end the wait, as anything."""
+        if self._read_fd != NO_FILE:
             os.read(self._read_fd, 1)
-        self.open()
+            self.open()
 
 
 class SpawnStarter:

@@ -1,10 +1,12 @@
 """The supervisor: speaks for its host to the controller, and explains how engines ended.
 
-One thread, one loop: the connection to the controller, the pair of sockets to the parent of all processes, deadlines.
-What it does with engines is decided by `core.supervision.Supervision`; the parent carries it out.
+One thread, one loop: the connection to the controller, the pair of sockets to the parent of all processes,
+deadlines. What it does with engines is decided by `core.supervision.Supervision`; the parent carries it
+out.
 
-Reports that the controller may not have received are said again after each hello; it knows which are new to it.
-If the parent is gone, so are all of its processes, and it falls to the supervisor to clean up after them.
+Reports that the controller may not have received are said again after each hello; it knows which are new to
+it. If the parent is gone, so are all of its processes, and it falls to the supervisor to clean up after
+them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The warm process: everything imported once, then forked into controller, supervisor and engines.
 
-A fresh interpreter with all that an engine needs takes 150 ms and 25 MB; a fork takes a few ms and 3 MB. For a fork to be
-safe the process has one thread and no 0MQ Context, always, and that is checked before each (TRAPS 12): numerical
-libraries start threads when they are imported, so none is imported here.
+A fresh interpreter with all that an engine needs takes 150 ms and 25 MB; a fork takes a few ms and 3 MB.
+For a fork to be safe the process has one thread and no 0MQ Context, always, and that is checked before each
+(TRAPS 12): numerical libraries start threads when they are imported, so none is imported here.
 
-A child does not go on inside the parent's loop. `fork` raises `ForkedChild` in it, which unwinds the parent's frames
-up to `run_host`; from there the child runs what it is for and ends as every interpreter does, `atexit` included.
+A child does not go on inside the parent's loop. `fork` raises `ForkedChild` in it, which unwinds the
+parent's frames up to `run_host`; from there the child runs what it is for and ends as every interpreter
+does, `atexit` included.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class ForkStarter:
         if threads != 1:
             raise LaunchError(
                 what,
-                f"the host has {threads} threads, and forking it would copy their locks without them; find the "
+                f"the host has {threads} threads, and a fork would copy their locks without them; find the "
                 'import that starts one, or use start_method="spawn"',
             )
         gc.freeze()

@@ -1,4 +1,4 @@
-"""Time that passes only when a test lets it: a clock with its own timers, jumping from deadline to deadline."""
+"""Time that passes only when a test lets it: a clock with timers, jumping from deadline to deadline."""
 
 from __future__ import annotations
 

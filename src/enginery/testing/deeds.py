@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
 from enginery.ids import BlobId, EngineKey, TaskId
 from enginery.protocol.codec import Buffer
-from enginery.protocol.messages import PutBlob
 
 
 class Deed(msgspec.Struct, frozen=True):
@@ -68,35 +67,3 @@ class RunLog:
         """Returns how often the task has begun, this time included."""
         self.runs[task].append(run)
         return len(self.runs[task])
-
-
-class Assembly:
-    """Puts the pieces of blobs together. Pieces come in order; one from the start begins the blob anew."""
-
-    def __init__(self) -> None:
-        self.complete: dict[BlobId, bytes] = {}
-        self._parts: dict[BlobId, bytearray] = {}
-
-    def __repr__(self) -> str:
-        return f"<Assembly of {len(self.complete)} blobs and {len(self._parts)} parts>"
-
-    def on_piece(self, piece: PutBlob, frame: Buffer) -> None:
-        if piece.offset == 0:
-            self._parts[piece.blob] = bytearray()
-        part = self._parts.get(piece.blob)
-        if part is None or len(part) != piece.offset:
-            raise AssertionError(f"a piece at {piece.offset} of a blob that was not begun or has a hole")
-        part += frame
-        if len(part) == piece.size_bytes:
-            self.complete[piece.blob] = bytes(self._parts.pop(piece.blob))
-
-    def missing(self, blobs: Sequence[BlobId]) -> list[BlobId]:
-        return [blob for blob in blobs if blob not in self.complete]
-
-    def drop(self, blobs: Iterable[BlobId]) -> None:
-        for blob in blobs:
-            self.complete.pop(blob, None)
-
-    def begin_epoch(self) -> None:
-        """What came in part will come again from its start."""
-        self._parts.clear()

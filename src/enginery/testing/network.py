@@ -1,8 +1,8 @@
 """The contract of `transport.channel` in virtual time, with faults: the network of a `World` without sockets.
 
-Messages take `delay_s`, keep their order within a connection and are copied on the way, as a wire would. A `Fate` for
-each message says what goes wrong. After a cut the channel goes on in mid-stream on a new route and nobody is told,
-which is what 0MQ does; the exchange learns of it when it sends to the old route.
+Messages take `delay_s`, keep their order within a connection and are copied on the way, as a wire would. A
+`Fate` for each message says what goes wrong. After a cut the channel goes on in mid-stream on a new route and
+nobody is told, which is what 0MQ does; the exchange learns of it when it sends to the old route.
 
 >>> clock = VirtualClock()
 >>> network = VirtualNetwork(clock, fates={1: Fate.DROP})

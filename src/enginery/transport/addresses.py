@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,7 +46,10 @@ def runtime_directory(*, create: bool = True) -> Path:
     else:
         import platformdirs
 
-        path = Path(platformdirs.user_runtime_dir("enginery", appauthor=False))
+        with warnings.catch_warnings():
+            # Without XDG_RUNTIME_DIR it takes a directory under /tmp and warns; who owns it is checked below.
+            warnings.simplefilter("ignore")
+            path = Path(platformdirs.user_runtime_dir("enginery", appauthor=False))
     if create:
         _make_private(path.parent)
         _make_private(path)
@@ -63,6 +67,10 @@ class ClusterLock:
 
     def __repr__(self) -> str:
         return f"<ClusterLock {self._path}{' released' if self._descriptor < 0 else ''}>"
+
+    def fileno(self) -> int:
+        """The descriptor: a process that inherits it shares the lock."""
+        return self._descriptor
 
     def release(self) -> None:
         """Free the name. Repeating it does nothing."""

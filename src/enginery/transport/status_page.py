@@ -1,11 +1,13 @@
 """A few mapped pages in which an engine says what it has begun, readable after its death.
 
-The engine's main thread stores with plain memory writes, so the page is right even after SIGKILL or while C code
-holds the GIL. It is a ring of the ids of the tasks that were begun last. The controller gives an engine fewer
-tasks at a time than the ring holds, so a task in flight that is not in it has not started: proof enough to run it elsewhere.
+The engine's main thread stores with plain memory writes, so the page is right even after SIGKILL or while C
+code holds the GIL. It is a ring of the ids of the tasks that were begun last. The controller gives an
+engine fewer tasks at a time than the ring holds, so a task in flight that is not in it has not started:
+proof enough to run it elsewhere.
 
-Every field is one aligned word of eight bytes, which the hardware writes whole. A process that is killed has written
-all words up to some point and none after it; the order of the stores in `start` makes every such point a true statement.
+Every field is one aligned word of eight bytes, which the hardware writes whole. A process that is killed
+has written all words up to some point and none after it; the order of the stores in `start` makes every
+such point a true statement.
 """
 
 from __future__ import annotations

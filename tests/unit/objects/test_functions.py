@@ -269,7 +269,9 @@ def test_partials_and_caches() -> None:
 
 def test_callbacks_among_the_arguments_get_the_engines_names_too() -> None:
     cell = notebook(
-        "def tool(x):\n    return x + a\ndef callback(x):\n    return tool(x)\ndef f(cb, x):\n    return cb(x)"
+        "def tool(x):\n    return x + a\n"
+        "def callback(x):\n    return tool(x)\n"
+        "def f(cb, x):\n    return cb(x)\n"
     )
     engine = Engine(a=10)
     assert engine.run(cell.f, cell.callback, 1) == 11

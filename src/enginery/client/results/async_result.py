@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from enginery.client.contract import TaskSession
@@ -41,8 +42,8 @@ class Origin(NamedTuple):
 class AsyncResult(Future[Any]):
     """Hold the place of a call's result; a `concurrent.futures.Future`.
 
-    A call to one engine has that engine's bare value, one to a list of engines a list in the order of targets.
-    The time-outs are in seconds; None and negative ones mean for ever.
+    A call to one engine has that engine's bare value, one to a list of engines a list in the order of
+    targets. The time-outs are in seconds; None and negative ones mean for ever.
 
     >>> ar = view.apply_async(pow, 2, 10)                               # doctest: +SKIP
     >>> ar.get(timeout=5)                                               # doctest: +SKIP
@@ -80,17 +81,18 @@ class AsyncResult(Future[Any]):
             self._origin.history(first, len(self._outcomes))
 
     def on_outcome(self, outcome: Outcome, /) -> None:
-        """One of the tasks has ended."""
-        if self._open == 1:
-            self._open = 0
-        else:
-            with self._state_lock:
+        """One of the tasks has ended. Saying it again does no harm."""
+        with self._state_lock:
+            if not outcome.is_counted:
+                outcome.is_counted = True
                 self._open -= 1
-                if self._open:
-                    return
+            if self._open:
+                return
         self._finish()
 
     def _finish(self) -> None:
+        if self.done():
+            return
         self._finished = time.time()
         if not self._origin.return_exceptions and any(outcome.has_failed for outcome in self._outcomes):
             self.set_exception(_LAZY)  # so that those who wait for the first exception hear of it
@@ -102,8 +104,8 @@ class AsyncResult(Future[Any]):
     def get(self, timeout: float | None = None, return_exceptions: bool | None = None) -> Any:
         """Return the value when it is there.
 
-        Raises TimeoutError; the task's own error, which also is a `RemoteError`; `CompositeError` for several. With
-        `return_exceptions=True` errors are returned in the places of values.
+        Raises TimeoutError; the task's own error, which also is a `RemoteError`; `CompositeError` for
+        several. With `return_exceptions=True` errors are returned in the places of values.
         """
         if not self.wait(timeout):
             self._refuse_early(timeout)
@@ -130,7 +132,10 @@ class AsyncResult(Future[Any]):
         return self.get()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error that `get` would raise, or None. Raises TimeoutError, or TaskCancelled after `cancel`."""
+        """Return the error that `get` would raise, or None.
+
+        Raises TimeoutError, or TaskCancelled after `cancel`.
+        """
         if not self.wait(timeout):
             self._refuse_early(timeout)
         if self._origin.return_exceptions:
@@ -228,13 +233,19 @@ class AsyncResult(Future[Any]):
     # ------------------------------------------------------------ taking back
 
     def abort(self) -> None:
-        """Take out of the queues what has not started; it fails with `TaskAborted`. Raises RuntimeError if all ended."""
+        """Take out of the queues what has not started; it then fails with `TaskAborted`.
+
+        Raises RuntimeError if all has ended.
+        """
         if self.done():
             raise RuntimeError(f"{self!r} has ended; there is nothing to abort")
         self._session.abort(self._unfinished())
 
     def cancel(self) -> bool:
-        """Take out of the queues what has not started; it then fails with `TaskCancelled`. False if all has ended."""
+        """Take out of the queues what has not started; it then fails with `TaskCancelled`.
+
+        Returns False if all has ended.
+        """
         if self.done():
             return False
         self.is_cancelling = True
@@ -268,7 +279,7 @@ class AsyncResult(Future[Any]):
 
     def _each(self) -> Iterator[Any]:
         for outcome in self._outcomes:
-            self._wait_for(lambda outcome=outcome: outcome.is_done)  # type: ignore[misc]
+            self._wait_for(partial(_is_done, outcome))
             value, error = outcome.read()
             if error is None:
                 yield value
@@ -338,7 +349,7 @@ class AsyncResult(Future[Any]):
     def serial_time(self) -> float:
         """Seconds that its tasks took on the engines, added up; raises TimeoutError before the end."""
         self._need_end("serial_time")
-        return sum(outcome.result.completed - outcome.result.started for outcome in self._outcomes)
+        return sum((outcome.duration_s for outcome in self._outcomes), 0.0)
 
     def __repr__(self) -> str:
         state = "finished" if self.done() else f"{self.progress} of {len(self._outcomes)} done"
@@ -385,6 +396,5 @@ class AsyncResult(Future[Any]):
         return metadata
 
 
-def task_ids_of(results: Iterable[AsyncResult]) -> list[TaskId]:
-    """All task ids of several results."""
-    return [task for result in results for task in result.task_ids]
+def _is_done(outcome: Outcome) -> bool:
+    return outcome.is_done

@@ -1,13 +1,15 @@
 """AsyncMapResult: the future of a map, item by item.
 
-Its tasks are chunks (`MapOutcome`), which come in any order and of which, in long maps and with iterators, not all
-are known from the start: a `MapDriver` adds them. The result is finished when the number of items is known and all of
-them have come. Values are handed out chunk by chunk; nothing here is done per item but yielding it.
+Its tasks are chunks (`MapOutcome`), which come in any order and of which, in long maps and with iterators,
+not all are known from the start: a `MapDriver` adds them. The result is finished when the number of items
+is known and all of them have come. Values are handed out chunk by chunk; nothing here is done per item but
+yielding it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -63,7 +65,6 @@ class AsyncMapResult(AsyncResult):
         self._driver: MapDriver | None = None
         self._input_error: Exception | None = None
         self._whole: list[Any] | None = None
-        self._is_over = False
         self._failed_items = 0
         self.taken = 0
         """Items that have been handed out by iteration, at the furthest."""
@@ -109,10 +110,12 @@ class AsyncMapResult(AsyncResult):
         self._session.notify()
 
     def on_outcome(self, outcome: Any, /) -> None:
-        """A chunk has ended."""
+        """A chunk has ended. Saying it again does no harm."""
         with self._state_lock:
-            self._pieces.add(outcome.start, outcome.size, outcome)
-            self._arrivals.append(outcome)
+            if not outcome.is_counted:
+                outcome.is_counted = True
+                self._arrivals.append(outcome)
+                self._pieces.add(outcome.start, outcome.size, outcome)
         if self._bar is not None:
             self._count_failed(outcome)
             self._bar.move_to(self._pieces.count, self._failed_items)
@@ -128,12 +131,11 @@ class AsyncMapResult(AsyncResult):
 
     def _finish_if_over(self) -> None:
         with self._state_lock:
-            if self._is_over or self._total is None or self._pieces.count < self._total:
+            if self.done() or self._total is None or self._pieces.count < self._total:
                 return
-            self._is_over = True
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
         if self._bar is not None:
             self._bar.close()
         if self._input_error is not None:
@@ -191,7 +193,10 @@ class AsyncMapResult(AsyncResult):
         return super().wait_interactive(interval, timeout, widget)
 
     def abort(self) -> None:
-        """Take out of the queues what has not started; it fails with `TaskAborted`. Raises RuntimeError if all ended."""
+        """Take out of the queues what has not started; it then fails with `TaskAborted`.
+
+        Raises RuntimeError if all has ended.
+        """
         driver = self._driver
         if driver is not None:
             driver.abort()
@@ -200,7 +205,10 @@ class AsyncMapResult(AsyncResult):
         super().abort()
 
     def cancel(self) -> bool:
-        """Take out of the queues what has not started; it then fails with `TaskCancelled`. False if all has ended."""
+        """Take out of the queues what has not started; it then fails with `TaskCancelled`.
+
+        Returns False if all has ended.
+        """
         self.is_cancelling = not self.done()
         driver = self._driver
         if driver is not None:
@@ -232,7 +240,7 @@ class AsyncMapResult(AsyncResult):
     def _each_piece(self) -> Iterator[MapOutcome]:
         start = 0
         while True:
-            self._wait_for(lambda: self._pieces.at(start) is not None or self._ends_at(start))
+            self._wait_for(partial(self._has_piece, start))
             found = self._pieces.at(start)
             if found is None:
                 return
@@ -243,13 +251,19 @@ class AsyncMapResult(AsyncResult):
     def _each_arrival(self) -> Iterator[MapOutcome]:
         seen = count = 0
         while True:
-            self._wait_for(lambda: len(self._arrivals) > seen or self._ends_at(count))
+            self._wait_for(partial(self._has_arrivals, seen, count))
             if len(self._arrivals) == seen:
                 return
             piece = self._arrivals[seen]
             seen += 1
             count += piece.size
             yield piece
+
+    def _has_piece(self, start: int) -> bool:
+        return self._pieces.at(start) is not None or self._ends_at(start)
+
+    def _has_arrivals(self, seen: int, count: int) -> bool:
+        return len(self._arrivals) > seen or self._ends_at(count)
 
     def _ends_at(self, count: int) -> bool:
         return self._total is not None and count >= self._total
@@ -265,12 +279,6 @@ class AsyncMapResult(AsyncResult):
     def progress(self) -> int:
         """How many items have ended."""
         return self._pieces.count
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that its tasks took on the engines, added up; raises TimeoutError before the end."""
-        self._need_end("serial_time")
-        return sum(piece.result.completed - piece.result.started for piece in self._arrivals if piece.result)
 
     def __repr__(self) -> str:
         total = "?" if self._total is None else self._total

@@ -19,8 +19,9 @@ _WORDS = {Status.OK: "ok", Status.ABORTED: "aborted"}
 
 
 class Metadata(dict[str, Any]):
-    """A dictionary whose keys are attributes too. Times are aware datetimes, in UTC; None for what is not yet known.
+    """Describe a task: a dictionary whose keys are attributes too.
 
+    Times are aware datetimes, in UTC; None stands for what is not yet known.
     `status` is ``"ok"``, ``"error"`` or ``"aborted"``; the task's text is in `stdout` and `stderr`.
     """
 

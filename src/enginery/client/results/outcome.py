@@ -1,7 +1,7 @@
 """One task's place in a result: takes what arrives, and makes a value of it when somebody asks.
 
-Unpickling runs code of the user's, so it does not happen in the thread that reads the socket, and not at all for
-values that nobody looks at.
+Unpickling runs code of the user's, so it does not happen in the thread that reads the socket, and not at
+all for values that nobody looks at.
 """
 
 from __future__ import annotations
@@ -37,14 +37,29 @@ class OutcomeOwner(Protocol):
 class Outcome:
     """A promise for one task."""
 
-    __slots__ = ("_buffers", "_error", "_lock", "_owner", "_texts", "_value", "received", "result", "task")
+    __slots__ = (
+        "__weakref__",
+        "_buffers",
+        "_error",
+        "_lock",
+        "_owner",
+        "_texts",
+        "_value",
+        "is_counted",
+        "received",
+        "result",
+        "task",
+    )
 
     def __init__(self, owner: OutcomeOwner) -> None:
-        # Let go when the task has ended: a result is then freed with its last reference, not by the collector.
+        # Let go when the task has ended: a result is then freed with its last reference, not by the
+        # collector.
         self._owner: OutcomeOwner | None = owner
         self.result: TaskResult | None = None
         self.task: TaskId | None = None  # set by who submits
         self.received = 0.0
+        self.is_counted = False
+        """Kept by the owner: it has heard of the end. An interrupted delivery is made again."""
         self._buffers: Sequence[Buffer] = ()
         self._value = _UNREAD
         self._error: Exception | None = None
@@ -54,16 +69,20 @@ class Outcome:
     # ------------------------------------------------------------ from the session
 
     def on_result(self, result: TaskResult, buffers: Sequence[Buffer], /) -> None:
-        self.received = time.time()
-        self._buffers = buffers
         owner = self._owner
         if owner is None:
-            return
-        if owner.is_cancelling and result.status is Status.ABORTED:
-            self._error, self._value = verdict_of(result, cancelled=True), None
-        self.result = result
-        self._owner = None
+            return  # a delivery that was made twice
+        if self.result is None:
+            self.received = time.time()
+            self._buffers = buffers
+            if owner.is_cancelling and result.status is Status.ABORTED:
+                self._error, self._value = verdict_of(result, cancelled=True), None
+            self.result = result
+        self._tell(owner)
+
+    def _tell(self, owner: OutcomeOwner) -> None:
         owner.on_outcome(self)
+        self._owner = None  # not before: Ctrl-C in between makes the session deliver again
 
     def on_output(self, stream: str, text: str, /) -> None:
         if self._texts is None:
@@ -80,6 +99,16 @@ class Outcome:
     def has_failed(self) -> bool:
         """Whether the task is known to have failed, without looking into its value."""
         return self.result is not None and self.result.status != Status.OK
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the task ended without an engine's word: nothing was measured."""
+        return self.result is not None and self.result.status not in (Status.OK, Status.ERROR)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds that the task took on its engine; 0 if it did not run."""
+        return 0.0 if self.result is None else max(0.0, self.result.completed - self.result.started)
 
     def read(self) -> tuple[Any, Exception | None]:
         """The value, or the error in its place. The task must have ended."""
@@ -110,7 +139,10 @@ class Outcome:
 
 
 class MapOutcome(Outcome):
-    """A promise for one chunk of a map: `size` items from `start` on. `read` gives a list, with None for failed items."""
+    """A promise for one chunk of a map: `size` items from `start` on.
+
+    `read` gives a list, which has None for failed items.
+    """
 
     __slots__ = ("failures", "size", "start")
 
@@ -131,9 +163,8 @@ class MapOutcome(Outcome):
         self._value, self._error = None, error
         self.result = TaskResult(_NO_TASK, Status.REFUSED)
         self.failures = dict.fromkeys(range(self.size), error)
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.on_outcome(self)
+        if self._owner is not None:
+            self._tell(self._owner)
 
     def read(self) -> tuple[Any, Exception | None]:
         values, error = super().read()
@@ -156,15 +187,10 @@ class MapOutcome(Outcome):
             return None, verdict_of(result)
         try:
             values, failures = unpack(result.payload, buffers)
+            if type(values) is not list:  # a failure: the engine could not begin with the first row
+                return None, unpack_failure(result.payload, buffers)
         except Exception as error:  # noqa: BLE001 - whatever the user's classes raise is this task's error
             error.add_note(f"The results of task {format_task_id(result.task)} cannot be unpickled here.")
             return None, error
-        if values is None:  # the engine could not even begin
-            return None, unpack_failure(*_inline_and_buffers(failures[0]))
-        self.failures = {failure[0]: unpack_failure(*_inline_and_buffers(failure)) for failure in failures}
+        self.failures = {row: unpack_failure(inline, parts) for row, inline, *parts in failures}
         return values, None
-
-
-def _inline_and_buffers(failure: Sequence[Any]) -> tuple[Buffer, Sequence[Buffer]]:
-    _row, inline, *buffers = failure
-    return inline, buffers

@@ -18,7 +18,7 @@ from enginery.protocol.messages import Status, TaskResult
 
 
 def verdict_of(result: TaskResult, *, cancelled: bool = False) -> RemoteError:
-    """The error of a task that ended without a word of its own; `cancelled` if its user had asked for that."""
+    """The error of a task that ended without a word of its own; `cancelled` if its user asked for that."""
     task = format_task_id(result.task)
     engine = None if result.engine == NO_ENGINE else int(result.engine)
     info = {} if engine is None else {"engine_id": engine}
@@ -35,14 +35,14 @@ def verdict_of(result: TaskResult, *, cancelled: bool = False) -> RemoteError:
             which = "its engine" if engine is None else f"engine {engine}"
             why = f": {result.detail}" if result.detail else ""
             return EngineError(
-                f"task {task} did not run because {which} is not there{why}; see client.ids for those that are",
+                f"task {task} did not run because {which} is not there{why}; client.ids names those that are",
                 engine=engine,
                 cause=result.detail,
                 task=task,
             )
         case Status.REFUSED:
             why = f": {result.detail}" if result.detail else ""
-            return Verdict(f"the controller refused task {task}{why}", engine_info=info)
+            return Verdict(f"task {task} came to no result{why}", engine_info=info)
         case _:
             return RemoteError(
                 "UnreadableFailure", f"task {task} failed, and its error did not arrive", "", info
@@ -52,8 +52,8 @@ def verdict_of(result: TaskResult, *, cancelled: bool = False) -> RemoteError:
 def combine(errors: Sequence[Exception], *, of: int, what: str) -> Exception:
     """The error to raise for a call: the only one itself, else a `CompositeError`.
 
-    `errors` has one entry for each of the `of` tasks or items that failed. Where several share one object, a map's
-    items in a task that died, the group has it once.
+    `errors` has one entry for each of the `of` tasks or items that failed. Where several share one object,
+    a map's items in a task that died, the group has it once.
     """
     different = list({id(error): error for error in errors}.values())
     if len(different) == 1:

@@ -45,7 +45,9 @@ class LoadBalancedView(View):
         call = self._calls().call(f, args, kwargs)
         return self._send(call, (), self._origin(call.options.name, is_single=True))
 
-    def _map(self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any) -> AsyncMapResult:
+    def _map(
+        self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any
+    ) -> AsyncMapResult:
         maker, origin, map_flags = self._map_parts(f, flags, allowed=_MAP_FLAGS)
         return start_balanced_map(
             self._client.session,

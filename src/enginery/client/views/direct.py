@@ -23,7 +23,8 @@ _cells = itertools.count(1)
 class DirectView(View):
     """Run code on certain engines, and read and write the names of their namespaces.
 
-    Made by indexing a client: ``rc[0]`` gives bare values, ``rc[:]``, ``rc[0, 2]`` lists in the order of targets.
+    Made by indexing a client: ``rc[0]`` gives bare values, ``rc[:]``, ``rc[0, 2]`` lists in the order of
+    targets.
 
     >>> view = rc[:]                                                    # doctest: +SKIP
     >>> view["a"] = 7                                                   # doctest: +SKIP
@@ -44,9 +45,9 @@ class DirectView(View):
         block: bool | None = None,
         label: str | None = None,
     ) -> AsyncResult:
-        """Run source text in the engines' namespaces; an AsyncResult, also when blocking, which raises errors.
+        """Run source text in the engines' namespaces; an AsyncResult, whose `stdout` has what was printed.
 
-        What it printed is in `stdout` of the result.
+        When blocking, it also is the result that is returned, after errors have been raised.
         """
         if not isinstance(code, str):
             raise TypeError(f"execute needs source text, not {code!r} ({type(code).__name__})")
@@ -71,7 +72,8 @@ class DirectView(View):
     ) -> Any:
         """Set names in the engines' namespaces; None for each target if blocking, else an AsyncResult.
 
-        Raises TypeError unless `ns` is a dictionary with texts as keys, or naming the value that cannot be sent.
+        Raises TypeError unless `ns` is a dictionary with texts as keys, or naming the value that cannot be
+        sent.
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"push needs a dictionary of names and values, not {ns!r} ({type(ns).__name__})")
@@ -82,7 +84,11 @@ class DirectView(View):
         return self._finish(view._send(view._calls().push(ns), view._targets_now(), origin), block)
 
     def pull(
-        self, names: str | Iterable[str], targets: Any = None, block: bool | None = None, label: str | None = None
+        self,
+        names: str | Iterable[str],
+        targets: Any = None,
+        block: bool | None = None,
+        label: str | None = None,
     ) -> Any:
         """Fetch names, or values of expressions: one per target for a text, a list per target for several.
 
@@ -153,7 +159,9 @@ class DirectView(View):
         origin = self._origin(call.options.name, is_single=self._is_single())
         return self._send(call, self._targets_now(), origin)
 
-    def _map(self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any) -> AsyncMapResult:
+    def _map(
+        self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any
+    ) -> AsyncMapResult:
         maker, origin, map_flags = self._map_parts(f, flags, allowed=_MAP_FLAGS)
         return start_direct_map(
             self._client.session,

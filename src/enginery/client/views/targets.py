@@ -21,8 +21,8 @@ _SHOWN = 16
 def normalise(targets: Any, ids: Sequence[EngineId]) -> Targets:
     """Resolve negative ids, slices and ranges against `ids`, which are in ascending order.
 
-    None is ``"all"``. Raises TypeError for what cannot name engines, IndexError for an engine that is not there,
-    NoEnginesRegistered if there is none at all.
+    None is ``"all"``. Raises TypeError for what cannot name engines, IndexError for an engine that is not
+    there, NoEnginesRegistered if there is none at all.
 
     >>> normalise(-1, (EngineId(0), EngineId(4))), normalise([0, -1], (EngineId(0), EngineId(4)))
     (4, (0, 4))
@@ -65,7 +65,9 @@ def _resolve(number: int, ids: Sequence[EngineId]) -> EngineId:
         try:
             return ids[number]
         except IndexError:
-            raise IndexError(f"there is no engine {number}: there are {len(ids)} engines, {_list_text(ids)}") from None
+            raise IndexError(
+                f"there is no engine {number}: there are {len(ids)} engines, {_list_text(ids)}"
+            ) from None
     if number not in ids:
         raise IndexError(f"there is no engine {number}; the engines are {_list_text(ids)}")
     return EngineId(number)
@@ -78,7 +80,8 @@ def _as_number(target: Any) -> int:
         except TypeError:
             pass
     raise TypeError(
-        f"targets must be an engine id, a list of them, a slice or 'all', not {target!r} ({type(target).__name__})"
+        f"targets must be an engine id, a list of them, a slice or 'all', not {target!r} "
+        f"({type(target).__name__})"
     )
 
 

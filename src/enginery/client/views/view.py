@@ -1,7 +1,7 @@
 """What all views share: flags, calls, waiting for them.
 
-A view holds no connection and no tasks; it is a way of saying to its client where and how calls run. Views are
-made by the client, which keeps one object per class, targets and flags.
+A view holds no connection and no tasks; it is a way of saying to its client where and how calls run. Views
+are made by the client, which keeps one object per class, targets and flags.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _Result = TypeVar("_Result", bound=AsyncResult)
 class View:
     """Run functions on engines. Use `client[...]` or `client.load_balanced_view()` to get one.
 
-    `block` says whether calls wait for their values, `track` whether sends are tracked; `label`, `priority` and
-    `retries` go with each task.
+    `block` says whether calls wait for their values, `track` whether sends are tracked; `label`, `priority`
+    and `retries` go with each task.
     """
 
     _default_targets: ClassVar[Any] = "all"
@@ -63,7 +63,7 @@ class View:
 
     @property
     def targets(self) -> Any:
-        """The engines: an id, a list, ``"all"``, or None for all of a balanced view. A copy; it cannot be changed."""
+        """The engines: an id, a list, ``"all"``, or None for all of a balanced view. Not to be set."""
         return None if self._targets is None else as_list(self._targets)
 
     @targets.setter
@@ -101,7 +101,9 @@ class View:
     @property
     def history(self) -> list[str]:
         """The ids of the tasks sent through this view, oldest first; the last 100,000 calls."""
-        return [format_task_id(TaskId(first + n)) for first, count in list(self._history) for n in range(count)]
+        return [
+            format_task_id(TaskId(first + n)) for first, count in list(self._history) for n in range(count)
+        ]
 
     @property
     def outstanding(self) -> set[str]:
@@ -128,8 +130,10 @@ class View:
         """Call ``f(*args, **kwargs)`` and return its value, one for each target if there are several."""
         return self._finish(self._call(f, args, kwargs), True)
 
-    def map(self, f: Callable[..., Any], *sequences: Iterable[Any], block: bool | None = None, **flags: Any) -> Any:
-        """Call `f` for the items of the sequences, in parallel; a list if `block` is set, else an `AsyncMapResult`.
+    def map(
+        self, f: Callable[..., Any], *sequences: Iterable[Any], block: bool | None = None, **flags: Any
+    ) -> Any:
+        """Call `f` for the items of the sequences; a list if `block` is set, else an `AsyncMapResult`.
 
         Flags: `return_exceptions`, `progress`, `label`; for balanced views also `chunksize`, `ordered`,
         `buffersize`. The map ends with the shortest sequence.
@@ -173,7 +177,9 @@ class View:
     def _call(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         raise NotImplementedError
 
-    def _map(self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any) -> AsyncMapResult:
+    def _map(
+        self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any
+    ) -> AsyncMapResult:
         raise NotImplementedError
 
     def _calls(self) -> CallMaker:
@@ -193,9 +199,7 @@ class View:
             self._origins[name, is_single] = origin
         return origin
 
-    def _send(
-        self, call: PreparedCall, engines: tuple[EngineId, ...], origin: Origin
-    ) -> AsyncResult:
+    def _send(self, call: PreparedCall, engines: tuple[EngineId, ...], origin: Origin) -> AsyncResult:
         session = self._client.session
         result = AsyncResult(session, origin, engines=engines, tasks=len(engines) or 1)
         result.on_submitted(session.submit(call.options, call.payload, call.blobs, result.promises, engines))
@@ -222,7 +226,9 @@ class View:
         check_callable(f)
         unknown = set(flags) - allowed
         if unknown:
-            raise TypeError(f"{type(self).__name__}.map has no keyword {min(unknown)!r}; it has {sorted(allowed)}")
+            raise TypeError(
+                f"{type(self).__name__}.map has no keyword {min(unknown)!r}; it has {sorted(allowed)}"
+            )
         label = flags.get("label")
         maker = self._calls() if label is None else self._make_maker(replace(self._flags, label=label))
         origin = Origin(
@@ -262,9 +268,9 @@ def check_callable(f: Any) -> None:
 
 
 def check_whole(name: str, value: Any) -> int:
-    """Return the number; raises TypeError if it is none, ValueError if it is negative where that has no sense."""
+    """Return the number; raises TypeError if it is none, ValueError for negative ones but as a priority."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if name == "retries" and value < 0:
-        raise ValueError(f"retries must not be negative, and is {value}")
+    if name != "priority" and value < 0:
+        raise ValueError(f"{name} must not be negative, and is {value}")
     return value
