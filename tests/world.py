@@ -1,4 +1,4 @@
-"""A whole cluster in one thread and in virtual time: the real controller, scripted peers, a network with faults.
+"""A whole cluster in one thread and in virtual time: the real controller, scripted peers, a faulty network.
 
 >>> world = World()
 >>> engine, client = world.engine(), world.client()
@@ -239,11 +239,14 @@ class World:
     def check_nothing_left(self) -> None:
         """After `settle`: no table keeps anything of what has ended."""
         state = self.state
+        living = {peer for peer in self.peers if peer.is_alive}
+        for client in self.clients:
+            if client not in living:
+                state.forget_client(client.client)  # its goodbye may be lost; its grace ends much later
         assert not state.scheduler._tasks
         assert {client: len(queue) for client, queue in state.deliveries.items() if len(queue)} == {}
         held = [blob for blob in state.blobs._blobs.values() if blob.holders or not blob.keep]
         assert held == []
-        living = {peer for peer in self.peers if peer.is_alive}
         for engine in self.engines:
             if engine in living:
                 assert engine.workload.held() == [], engine

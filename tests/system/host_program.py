@@ -1,6 +1,6 @@
 """The program of `test_host`: a host whose controller and engines do next to nothing.
 
-``host_program.py host NAME --spec -`` and, where the host cannot fork, ``controller`` and ``engine`` likewise.
+``host_program.py host NAME --spec -``; where the host cannot fork, ``controller`` and ``engine`` likewise.
 What engine N does says the word behind ``N=`` in ENGINERY_TEST_ENGINES.
 """
 

@@ -31,6 +31,7 @@ from enginery.protocol.messages import (
     LaunchEngines,
     ProcessInfo,
     Record,
+    Refused,
     SignalProcesses,
     StopProcesses,
 )
@@ -70,6 +71,10 @@ class FakeController:
         assert self._route is not None
         header = codec.encode(self._link.epoch, 0, 0, [HelloFirst("this connection is not known")])
         self._exchange.send(self._route, header)
+
+    def refuse(self, reason: str) -> None:
+        assert self._route is not None
+        self._exchange.send(self._route, codec.encode(self._link.epoch, 0, 0, [Refused(reason)]))
 
     def next(self, kind: type[RecordType], within_s: float = LIMIT_S) -> RecordType:
         """The next record of this kind; those before it are dropped."""
@@ -209,20 +214,29 @@ def run_program(spec: HostSpec, keep: int, **environment: str) -> subprocess.Pop
 
 
 def wait_gone(processes: list[psutil.Process]) -> None:
-    _, left = psutil.wait_procs(processes, timeout=LIMIT_S)
-    assert left == []
+    wait_for(lambda: [process for process in processes if is_there(process)], lambda left: left == [])
+
+
+def is_there(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)  # dead, and its new parent has not looked yet
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_removed(path: Path) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while path.exists():
-        assert time.monotonic() < deadline, sorted(path.rglob("*"))
-        select.select([], [], [], 0.01)
+    wait_for(lambda: sorted(path.rglob("*")) if path.exists() else None, lambda left: left is None)
 
 
 def stop(host: Host, controller: FakeController) -> None:
     controller.say(StopProcesses([]))
     controller.next(Goodbye)
+    # What the host takes for its controller does not know that it is to go, and would be told so after a
+    # grace.
+    for process in psutil.Process(host.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "controller" in " ".join(process.cmdline()):
+                process.terminate()
     assert host.wait() == 0
 
 
@@ -244,6 +258,8 @@ def test_a_host_says_what_it_has(start_host: StartHost, controller: FakeControll
         assert others == ["enginery: controller h", "enginery: host h", "enginery: host h (supervisor)"]
     assert os.getsid(hello.processes[0].pid) == hello.processes[0].pid
     assert (host.directory / "keys.json").stat().st_mode & 0o777 == 0o600
+    for number in range(3):
+        wait_for_text(host, f"engine-{number}.log", "says")
     stop(host, controller)
     for number in range(3):
         assert host.log(f"engine-{number}.log") == f"engine {number} says 7 \n"
@@ -401,7 +417,9 @@ def test_the_death_of_a_part_ends_everything(
     assert host.wait() == 1
     wait_gone(family)
     assert sorted(path.name for path in host.directory.iterdir()) == ["logs"]
-    cause = "the controller has ended: killed by SIGKILL" if victim == "controller" else "the supervisor has died"
+    cause = (
+        "the controller has ended: killed by SIGKILL" if victim == "controller" else "the supervisor has died"
+    )
     assert cause in host.log()
 
 
@@ -450,7 +468,7 @@ def test_the_death_of_the_zygote_ends_everything(
 def test_nothing_is_held_open_by_engines(
     start_host: StartHost, controller: FakeController, method: str
 ) -> None:
-    """What an engine inherits is the engine's alone: else the name, or an end of file, waits for user code."""
+    """What an engine inherits is its own: else the name, or an end of file, would wait for user code."""
     host = start_host(1)
     (engine,) = controller.next(HostHello).processes
     wait_for_text(host, "engine-0.log", "engine 0 says")
@@ -459,6 +477,68 @@ def test_nothing_is_held_open_by_engines(
     assert opened.pop(1) == opened.pop(2) == str(host.directory / "logs" / "engine-0.log")
     assert list(opened.values()) == [str(host.directory / "engines" / engine.key)]
     stop(host, controller)
+
+
+# ---------------------------------------------------------------- joining
+
+
+@pytest.fixture
+def join(
+    directory: ClusterDirectory, runtime_directory: Path, method: str
+) -> Iterator[Callable[[Path], Host]]:
+    hosts: list[Host] = []
+
+    def start(connection_file: Path) -> Host:
+        ready_fd, write_fd = os.pipe()
+        spec = HostSpec(
+            cluster="h",
+            directory=str(runtime_directory / "guest"),
+            engines=2,
+            connection_file=str(connection_file),
+            start_method=method,
+            ready_fd=write_fd,
+        )
+        process = run_program(spec, write_fd)
+        os.close(write_fd)
+        hosts.append(Host(process, spec, ready_fd))
+        return hosts[-1]
+
+    yield start
+    for host in hosts:
+        host.close()
+
+
+@pytest.mark.parametrize("last_word", [StopProcesses([]), Goodbye()])
+def test_a_host_that_joins(
+    join: Callable[[Path], Host], directory: ClusterDirectory, controller: FakeController, last_word: Record
+) -> None:
+    host = join(directory.connection_file("host"))
+    assert [process.wanted for process in controller.next(HostHello).processes] == [-1, -1]
+    assert host.ready() == Ready()
+    family = host.family()
+    controller.say(last_word)
+    controller.next(Goodbye)
+    assert host.wait() == 0
+    wait_gone(family)
+    assert not host.directory.exists()
+    assert directory.connection_file("host").exists()
+
+
+def test_a_host_that_has_nobody_to_join(join: Callable[[Path], Host], directory: ClusterDirectory) -> None:
+    host = join(directory.connection_file("host"))
+    assert host.ready().error.startswith("there is no connection file")
+    assert host.wait() == 1
+    assert not host.directory.exists()
+
+
+def test_a_host_that_is_refused(
+    join: Callable[[Path], Host], directory: ClusterDirectory, controller: FakeController
+) -> None:
+    host = join(directory.connection_file("host"))
+    controller.next(HostHello)
+    controller.refuse("another host has registered under this key")
+    assert host.ready() == Ready()  # of the welcome before
+    assert host.wait() == 1
 
 
 # ---------------------------------------------------------------- looking

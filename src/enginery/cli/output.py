@@ -39,12 +39,12 @@ def print_table(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
 
 
 def status_as_dict(status: StatusAnswer) -> dict[str, Any]:
-    """What a cluster says of itself, under stable names."""
+    """What a cluster says of itself, under stable names. The client that has asked is not counted."""
     tasks = ("ready", "sent", "running", "done", "failed", "cancelled")
     return {
         "name": status.cluster,
         "uptime_s": round(status.uptime_s, 3),
-        "clients": status.clients,
+        "clients": status.clients - 1,
         "tasks": {state: getattr(status, state) for state in tasks},
         "engines": [
             {

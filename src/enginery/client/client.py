@@ -70,7 +70,7 @@ class Client:
         if not isinstance(connection_info, ConnectionInfo):
             path = str(locate(connection_info))
             connection_info = load(path)
-        timeout_s = float("inf") if timeout is None or timeout < 0 else float(timeout)
+        timeout_s = -1.0 if timeout is None else float(timeout)
         self._set_up(
             Session.open(connection_info, version=registry.find("__version__"), timeout_s=timeout_s), path
         )

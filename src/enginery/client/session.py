@@ -114,12 +114,14 @@ class Session:
         self._listeners: list[EngineListener] = []
         self._questions: dict[int, tuple[Record, Question]] = {}
         self._next_question = 1
-        self._by_task: weakref.WeakValueDictionary[TaskId, Promise] = weakref.WeakValueDictionary()
+        self._texts: dict[TaskId, int] = {}  # unfinished tasks with output, and the pieces of it that came
+        self._late: dict[TaskId, tuple[Promise, int]] = {}  # finished tasks, and the pieces to come
         self._waker = Waker()  # wakes whoever polls
         self._waiters: list[_Waiter] = []
         self._has_reader = False
         self._reader_left_at = 0.0
         self._sent_at = 0.0
+        self._due = 0.0  # when the dialer wants to be asked again
         self._is_woken = False  # somebody has been told that there is something to send
         self._is_torn = False  # an interrupt may have left a step half done
         self._end = ""  # why the session is over
@@ -193,15 +195,14 @@ class Session:
         with self._lock:
             self._check_open()
             task = self._ledger.on_submitted(options, payload, blobs, promises, engines)
-            for offset, promise in enumerate(promises):
-                self._by_task[TaskId(task + offset)] = promise
             now = clock.now()
-            if now - self._sent_at >= SEND_INTERVAL_S:
+            wake = False
+            if self._ledger.outstanding_count == len(promises) or now - self._sent_at >= SEND_INTERVAL_S:
                 self._pump(now)
-            wake = not self._is_woken
-            self._is_woken = True
+            elif not self._is_woken:
+                wake = self._is_woken = True
         if wake:
-            self._wake()  # whoever reads, or the background thread, sends what was not and takes what comes
+            self._wake()  # whoever reads, or the background thread, sends it with what comes next
         return task
 
     def abort(self, tasks: Iterable[TaskId]) -> None:
@@ -285,33 +286,34 @@ class Session:
                 self._waiters.remove(waiter)
 
     def _read(self, predicate: Callable[[], bool], deadline: float | None) -> _News:
-        """Read as the holder of the role until there is news or the predicate holds; gives the role back."""
+        """Read as the holder of the role until there is news or the predicate holds; gives the role back.
+
+        Nothing is pending when this begins, or the waker is set: `_pump` sees to it.
+        """
         try:
             while not predicate() and not self._end:
-                now = clock.now()
-                if deadline is not None and now >= deadline:
-                    break
+                now = self._poll(deadline)
                 news = self._turn(now)
-                if news:
+                if news or (deadline is not None and now >= deadline):
                     return news
-                if not predicate():
-                    self._poll(deadline)
             return _News()
         finally:
             self._leave_role()
 
-    def _poll(self, deadline: float | None) -> None:
-        with self._lock:
-            due = self._dialer.next_deadline()
-            descriptor = self._channel.fileno()
-        if due is not None:
-            deadline = due if deadline is None else min(deadline, due)
+    def _poll(self, deadline: float | None) -> float:
+        """Sleep until something may have come or is due; returns the time."""
+        due = self._due
+        if deadline is not None and deadline < due:
+            due = deadline
         poller = select.poll()
         poller.register(self._waker.fileno(), select.POLLIN)
+        descriptor = self._channel.fileno()
         if descriptor >= 0:
             poller.register(descriptor, select.POLLIN)
-        poller.poll(None if deadline is None else max((deadline - clock.now()) * 1000, 0.0))
-        self._waker.clear()
+        for ready, _ in poller.poll(max((due - clock.now()) * 1000, 0.0)):
+            if ready != descriptor:
+                self._waker.clear()
+        return clock.now()
 
     # ------------------------------------------------------------ the background thread
 
@@ -360,7 +362,8 @@ class Session:
                             self._blobs.on_piece(record, frame)
                         else:
                             self._on_record(record, news)
-                self._keep_in_touch(now)
+                if now >= self._due or self._dialer.refusal or self._channel.broken:
+                    self._keep_in_touch(now)
                 self._pump(now)
             except BaseException:
                 self._is_torn = True
@@ -374,10 +377,12 @@ class Session:
             news.deliveries.append(record)
             for promise, result in self._ledger.on_finished(record.first, record.results):
                 news.results.append((promise, result, self._buffers(result)))
+                if result.outputs:
+                    missing = result.outputs - self._texts.pop(result.task, 0)
+                    if missing > 0:
+                        self._late[result.task] = promise, missing
         elif isinstance(record, Output):
-            promise_of_task = self._by_task.get(record.task)
-            if promise_of_task is not None:
-                news.texts.append((promise_of_task, record))
+            self._on_output(record, news)
         elif isinstance(record, Accepted):
             self._ledger.on_accepted(record.ranges)
         elif isinstance(record, Resend):
@@ -393,6 +398,18 @@ class Session:
             self._on_welcome(record, news)
         elif isinstance(record, Goodbye):
             self._end = "the cluster was shut down"
+
+    def _on_output(self, record: Output, news: _News) -> None:
+        """Text comes on another connection than results: before them or after."""
+        promise = self._ledger.promise(record.task)
+        if promise is not None:
+            self._texts[record.task] = self._texts.get(record.task, 0) + 1
+        elif record.task in self._late:
+            promise, missing = self._late.pop(record.task)
+            if missing > 1:
+                self._late[record.task] = promise, missing - 1
+        if promise is not None:
+            news.texts.append((promise, record))
 
     def _buffers(self, result: TaskResult) -> Sequence[Buffer]:
         if not result.blobs:
@@ -439,12 +456,13 @@ class Session:
                 return
             self._channel.redial()
             dialer.greet(now=now)
+        self._due = dialer.next_deadline() or now + WATCH_S
 
     def _pump(self, now: float) -> None:
-        if self._dialer.is_bound:
+        if self._ledger.has_output and self._dialer.is_bound:
             self._ledger.pump(self._dialer.link)
+            self._sent_at = now
         self._send()
-        self._sent_at = now
         if self._channel.pending():
             self._waker.wake()  # a send may have used up the descriptor's news, see `Channel`
 

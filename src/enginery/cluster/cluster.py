@@ -6,17 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from enginery.cluster.environment import choose_start_method, host_environment
-from enginery.cluster.faces import awaited
+from enginery.cluster.faces import awaited, run_in_thread
 from enginery.cluster.local_host import LocalHost
 from enginery.cluster.names import is_given, make_up_name
 from enginery.cluster.upkeep import last_lines, prepare, sweep
 from enginery.errors import ClusterAlreadyRunning, ClusterNotFound, LaunchError
 from enginery.ids import EngineId
-from enginery.transport.addresses import ClusterDirectory, check_cluster_name
+from enginery.transport.addresses import ClusterDirectory, ClusterLock, check_cluster_name
 
 if TYPE_CHECKING:
     from enginery.client.client import Client
@@ -84,7 +85,7 @@ class Cluster:
         self._lock = threading.RLock()
         self._host: LocalHost | None = None
         self._started = 0
-        self._client: Client | None = None
+        self._clients: list[Client] = []  # all that came from here and may be open
 
     def __repr__(self) -> str:
         engines = f", {self._started} engines" if self._started else ""
@@ -143,7 +144,10 @@ class Cluster:
         from enginery.client.client import Client
 
         self._require_running()
-        return Client(self.connection_file, cluster=self, **keywords)
+        client = Client(self.connection_file, cluster=self, **keywords)
+        self._clients = [known for known in self._clients if _is_open(known)]
+        self._clients.append(client)
+        return client
 
     def start_and_connect_sync(self, n: int | None = None) -> Client:
         """Start the cluster, wait until `n` engines have answered, and return a `Client`.
@@ -192,14 +196,20 @@ class Cluster:
     def stop_cluster_sync(self) -> None:
         """End the cluster; returns when its processes and files are gone. Repeating it does nothing.
 
-        In a forked child it does nothing either: the cluster is the parent's.
+        Clients that this object has made are closed first. In a forked child nothing happens: the cluster is
+        the parent's.
         """
         with self._lock:
             host = self._host
-            if host is not None:
-                if host.is_running():
-                    self._ask_to_end()
-                host.end()
+            try:
+                for client in self._clients:
+                    client.close()
+            finally:
+                self._clients.clear()
+                if host is not None:
+                    if host.is_running():
+                        self._ask_to_end()
+                    host.end()
             self._host = None
             self.engines.clear()
             self._started = 0
@@ -228,37 +238,25 @@ class Cluster:
     wait = awaited(wait_sync)
 
     def __enter__(self) -> Client:
-        self._client = self.start_and_connect_sync()
-        return self._client
+        return self.start_and_connect_sync()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave_sync()
+        self.stop_cluster_sync()
 
     async def __aenter__(self) -> Client:
         try:
-            self._client = await self.start_and_connect()
+            return await self.start_and_connect()
         except BaseException:
-            # Cancelled in the last moment, the client is nobody's and the cluster runs.
+            # Cancelled in the last moment, there is a client that nobody has, and the cluster runs.
             await self.stop_cluster()
             raise
-        return self._client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._leave()
-
-    def _leave_sync(self) -> None:
-        client, self._client = self._client, None
-        try:
-            if client is not None:
-                client.close()
-        finally:
-            self.stop_cluster_sync()
-
-    _leave = awaited(_leave_sync)
+        await self.stop_cluster()
 
     # ------------------------------------------------------------ inside
 
@@ -266,28 +264,23 @@ class Cluster:
         if self.is_running():
             raise ClusterAlreadyRunning(self.name)
         directory = self._directory().create()
-        keep_directory = is_given(self.name)
-        host = None
+        launching: Future[LocalHost] = Future()
         try:
             with directory.lock() as lock:
                 prepare(directory)
-                host = LocalHost.launch(
-                    directory,
-                    lock,
-                    environment=host_environment(self.env),
-                    cwd=self.cwd,
-                    keep_directory=keep_directory,
-                )
+                # Ctrl-C must not come between the start of a process and the moment we know of it.
+                run_in_thread(lambda: self._launch(directory, lock), launching, name="launch")
+                host = launching.result()
                 host.begin(self._spec(directory, host, engines))
                 _warm_up()
                 host.wait_ready(START_TIMEOUT_S)
         except ClusterAlreadyRunning:
             raise
         except BaseException:
-            if host is None:
-                sweep(directory, keep_directory=keep_directory)
+            if launching.cancel() or launching.exception() is not None:
+                sweep(directory, keep_directory=is_given(self.name))
             else:
-                host.end()
+                launching.result().end()
             raise
         if self.n is None:
             self.n = engines
@@ -295,6 +288,15 @@ class Cluster:
             host.detach()
         self._host = host
         self._started = engines
+
+    def _launch(self, directory: ClusterDirectory, lock: ClusterLock) -> LocalHost:
+        return LocalHost.launch(
+            directory,
+            lock,
+            environment=host_environment(self.env),
+            cwd=self.cwd,
+            keep_directory=is_given(self.name),
+        )
 
     def _spec(self, directory: ClusterDirectory, host: LocalHost, engines: int) -> HostSpec:
         from enginery.protocol.specs import ControllerSpec, HostSpec
@@ -391,6 +393,16 @@ def _one_of(keyword: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{keyword}={value!r} is not possible; use one of {', '.join(map(repr, allowed))}")
     return value
+
+
+def _is_open(client: Client) -> bool:
+    from enginery.errors import ClientClosed
+
+    try:
+        _ = client.session
+    except ClientClosed:
+        return False
+    return True
 
 
 def _warm_up() -> None:

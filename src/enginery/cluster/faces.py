@@ -34,7 +34,7 @@ def awaited(
 
         outcome: Future[Value] = Future()
         work = functools.partial(method, self, *args, **kwargs)
-        threading.Thread(target=_run, args=(work, outcome), name=f"enginery {name}").start()
+        run_in_thread(work, outcome, name=name)
         waiting = asyncio.wrap_future(outcome)
         try:
             return await asyncio.shield(waiting)
@@ -50,7 +50,14 @@ def awaited(
     return face
 
 
+def run_in_thread(work: Callable[[], Value], outcome: Future[Value], *, name: str) -> None:
+    """Do the work in a thread of its own, where no signal handler can break into it."""
+    threading.Thread(target=_run, args=(work, outcome), name=f"enginery {name}").start()
+
+
 def _run(work: Callable[[], Value], outcome: Future[Value]) -> None:
+    if not outcome.set_running_or_notify_cancel():
+        return
     try:
         value = work()
     except BaseException as error:  # noqa: BLE001 - all of it goes to whoever awaits

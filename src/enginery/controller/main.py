@@ -33,7 +33,9 @@ def run_controller(spec: ControllerSpec, *, version: str, keys: ClusterKeys | No
     keys = keys or ClusterKeys.generate()
     exchange = open_exchange(keys, directory.ipc_path(), host=spec.host, port=spec.port)
     with contextlib.closing(exchange), contextlib.closing(_open_store(spec, directory)) as store:
-        controller = Controller(cluster=spec.cluster, version=version, exchange=exchange, store=store)
+        controller = Controller(
+            cluster=spec.cluster, version=version, exchange=exchange, store=store, owner_pid=spec.owner_pid
+        )
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: controller.stop())
         with contextlib.closing(controller):

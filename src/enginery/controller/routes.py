@@ -7,7 +7,7 @@ decides which union of records the message is decoded with, so nobody can say wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from enginery.protocol import codec
@@ -76,16 +76,19 @@ class Routes:
     def all(self) -> list[Bound]:
         return list(self._by_route.values())
 
-    def decode_stranger(self, role: Role, header: Buffer) -> Envelope[Any]:
-        """Decode a message of a connection that is not bound; MalformedMessage if its role has no such message."""
+    def decode_stranger(self, role: Role, header: Buffer, frames: Sequence[Buffer]) -> Envelope[Any]:
+        """Decode a message of a connection that is not bound.
+
+        Raises MalformedMessage if its role has no such message.
+        """
         if role is Role.CLIENT:
-            return self._from_client.decode(header)
+            return self._from_client.decode(header, frames)
         if role is Role.HOST:
-            return self._from_host.decode(header)
+            return self._from_host.decode(header, frames)
         try:
-            return self._from_engine.decode(header)
+            return self._from_engine.decode(header, frames)
         except MalformedMessage:
-            return self._from_control.decode(header)
+            return self._from_control.decode(header, frames)
 
     def bind(self, route: Route, role: Role, hello: Record, identity: Identity, epoch: int) -> Bound:
         decoders: dict[type, Decoder[Any]] = {

@@ -25,7 +25,8 @@ from enginery.protocol.history import HistoryFact
 from enginery.protocol.link import Link, Verdict
 from enginery.protocol.messages import Envelope, Goodbye, HelloFirst, PutBlob, Record, Refused, Versions
 from enginery.transport import clock
-from enginery.transport.channel import Delivery, Exchange, Incoming, Waker
+from enginery.transport.channel import NO_FILE, Delivery, Exchange, HasFileno, Incoming, Waker
+from enginery.transport.end_watch import EndWatch
 
 BATCH_MESSAGES = 256
 STORE_INTERVAL_S = 0.02
@@ -44,6 +45,7 @@ class Controller:
         version: str,
         exchange: Exchange,
         store: HistoryStore,
+        owner_pid: int = 0,
         now: Callable[[], float] = clock.now,
     ) -> None:
         self._now = now
@@ -55,6 +57,10 @@ class Controller:
         self.hub = Hub(cluster=cluster, controller=self.key, versions=Versions(version, python), now=now())
         self._committed: deque[Commit] = deque()  # filled by the store's thread
         self._waker = Waker()
+        self._owner = EndWatch(owner_pid)
+        self._wakers: tuple[HasFileno, ...] = (self._waker,)
+        if self._owner.fileno() != NO_FILE:
+            self._wakers = self._waker, self._owner
         self._store_at: float | None = None
         self._refused_batch: tuple[list[HistoryFact], Commit] | None = None
         self._stopping = False
@@ -76,12 +82,18 @@ class Controller:
 
     def step(self, timeout_s: float | None) -> None:
         """One turn of the loop."""
-        self._exchange.wait(timeout_s, (self._waker,))
+        self._exchange.wait(timeout_s, self._wakers)
         now = self._now()
+        incoming = self._exchange.receive()
+        if incoming is None and self._owner.has_ended():
+            log.info("the host of this controller has ended")
+            self._stopping = True
         for _ in range(BATCH_MESSAGES):
-            incoming = self._exchange.receive()
             if incoming is None:
                 break
+            self._on_incoming(incoming, now)
+            incoming = self._exchange.receive()
+        if incoming is not None:
             self._on_incoming(incoming, now)
         if self._committed:
             self._waker.clear()
@@ -100,6 +112,7 @@ class Controller:
         self._store_at = 0.0
         self._feed_store(self._now())
         self._waker.close()
+        self._owner.close()
 
     # ------------------------------------------------------------ in
 
@@ -143,7 +156,7 @@ class Controller:
 
     def _on_stranger(self, incoming: Incoming, now: float) -> None:
         try:
-            envelope = self._routes.decode_stranger(incoming.role, incoming.header)
+            envelope = self._routes.decode_stranger(incoming.role, incoming.header, incoming.frames)
         except MalformedMessage as error:
             log.warning("a malformed message of an unknown %s: %s", incoming.role.value, error)
             return
@@ -183,8 +196,12 @@ class Controller:
         while touched := self.hub.settle(now=now):
             for kind, key in touched:
                 bound = self._routes.of(kind, key)
-                if bound is not None:
+                if bound is None:
+                    continue
+                if self.hub.knows((kind, key)):
                     self._send_all(bound, now)
+                else:
+                    self._routes.unbind(bound)  # it has left
 
     def _send_all(self, bound: Bound, now: float) -> None:
         while (message := bound.link.next_message()) is not None:

@@ -31,6 +31,8 @@ from enginery.protocol.messages import (
 
 PING_S = 4.0
 """Silence after which the peer is asked for a sign of life."""
+PROBE_S = 1.0
+"""The controller's probes come less often than this; what comes sooner after a ping is the answer to it."""
 REDIAL_S = 12.0
 """Silence after which the connection is made anew."""
 GREETING_S = 3.0
@@ -101,6 +103,8 @@ class Dialer(Generic[Body]):
             return []
         self._heard_at = now
         if not frames and self.state is DialState.BOUND:
+            if any(type(record) is Ping for record in records):
+                self._on_ping(now)
             return [(record, None) for record in records if type(record) is not Ping]
         taken: list[tuple[Body, Buffer | None]] = []
         remaining = iter(frames)
@@ -113,6 +117,7 @@ class Dialer(Generic[Body]):
         return taken
 
     def next_message(self) -> Message | None:
+        """What is to be sent next, or None."""
         return self.link.next_message()
 
     def next_deadline(self) -> float | None:
@@ -135,6 +140,12 @@ class Dialer(Generic[Body]):
     def on_asleep(self, *, now: float) -> None:
         """The owner could not listen for a while (it ran user code): silence until now proves nothing."""
         self._heard_at = max(self._heard_at, now - PING_S)
+
+    def _on_ping(self, now: float) -> None:
+        """Answer a probe, not an answer: what was lost on its way shows by the number of the next message."""
+        if now >= self._pinged_at + PROBE_S:
+            self._pinged_at = now
+            self.link.put(Ping())
 
     def _on_rejected(self, record: HelloFirst | Refused, epoch: int, now: float) -> None:
         if epoch != self.link.epoch:

@@ -93,6 +93,7 @@ def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing
 def on_goodbye(state: ClusterState, engine: EngineId, *, now: float) -> None:
     """It leaves on purpose, and says so itself: it has started nothing that it has not reported."""
     record = state.registry.engines[engine]
+    state.registry.on_engine_ended(record.key)
     state.forget_engine(
         record.key, cause="it was stopped", status=Status.ENGINE_DIED, started=frozenset(), now=now
     )
@@ -115,6 +116,9 @@ def on_control_hello(
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now)
     state.say("control", record.engine, ControlWelcome(record.engine))
+    recalled = state.scheduler.recalled_of(record.engine)
+    if recalled:
+        state.take_back(record.engine, recalled)  # question or answer may be lost; its claims stay the same
     return record.engine, ""
 
 
@@ -146,6 +150,7 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
 
 
 def on_engine_exited(state: ClusterState, record: EngineExited, *, now: float) -> None:
+    state.registry.on_engine_ended(record.key)
     started = frozenset(record.started) if record.proof else None
     state.forget_engine(record.key, cause=record.cause, status=Status.ENGINE_DIED, started=started, now=now)
 

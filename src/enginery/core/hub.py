@@ -90,8 +90,14 @@ class Hub:
             return ("host", hello.key), engines.on_host_hello(state, hello, link, now=now)
         raise TypeError(f"{type(hello).__name__} is no hello")
 
+    def knows(self, identity: Identity) -> bool:
+        """Whether this peer is connected: not once it has left, or was found to be dead."""
+        return identity in self.state.links
+
     def on_record(self, identity: Identity, record: Any, frame: Buffer | None, *, now: float) -> None:
-        """A record of a bound peer."""
+        """A record of a bound peer. The last words of one that counts as gone meanwhile change nothing."""
+        if identity not in self.state.links:
+            return
         kind, key = identity
         if frame is not None:
             self.state.blobs.on_piece(record, frame, identity)

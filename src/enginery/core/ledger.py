@@ -111,6 +111,16 @@ class Ledger(Generic[Promise]):
         return len(self._queued) > BACKLOG_CALLS or self._queued_bytes > BACKLOG_BYTES
 
     @property
+    def has_output(self) -> bool:
+        """Whether `pump` would have something to say."""
+        return bool(self._queued) or self._received.low - self._reported >= TAKEN_PER_REPORT
+
+    def promise(self, task: TaskId) -> Promise | None:
+        """The promise of an unfinished task."""
+        submission = self._tasks.get(task_number(task))
+        return None if submission is None else submission.promises[task_number(task) - submission.call.number]
+
+    @property
     def outstanding_count(self) -> int:
         return len(self._tasks)
 
@@ -160,7 +170,7 @@ class Ledger(Generic[Promise]):
         ended: list[tuple[Promise, TaskResult]] = []
         asked: list[TaskId] = []
         unsent: dict[int, int] = {}
-        for task in tasks:
+        for task in dict.fromkeys(tasks):
             submission = self._tasks.get(task_number(task))
             if submission is None:
                 continue
@@ -182,7 +192,10 @@ class Ledger(Generic[Promise]):
             self._queued = kept
         if asked:
             self._aborting.update(asked)
-            link.put(Abort(asked), RECORD_BYTES + 9 * len(asked))
+            # What is not accepted may still wait in the bulk lane, and must not be overtaken.
+            is_accepted = all(self._tasks[task_number(task)].accepted for task in asked)
+            put = link.put if is_accepted else link.put_after_bulk
+            put(Abort(asked), RECORD_BYTES + 9 * len(asked))
         return ended
 
     def on_closed(self, detail: str) -> list[tuple[Promise, TaskResult]]:

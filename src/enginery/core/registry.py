@@ -7,10 +7,13 @@ again. Where a peer is reached (its route) is the shell's business; here it is c
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
 from enginery.protocol.messages import EngineHello, EngineInfo, Versions
+
+ENDED_KEPT = 4096
 
 
 class EngineRecord:
@@ -53,6 +56,7 @@ class Registry:
         self.hosts: dict[HostKey, bytes] = {}
         self._by_key: dict[EngineKey, EngineRecord] = {}
         self._reserved: set[EngineId] = set()
+        self._ended: OrderedDict[EngineKey, None] = OrderedDict()  # processes that are known to be gone
         self._next = 0
 
     def __repr__(self) -> str:
@@ -64,6 +68,8 @@ class Registry:
 
     def refuse_engine(self, hello: EngineHello) -> str:
         """Why this hello cannot be taken; empty if it can."""
+        if hello.key in self._ended:
+            return "this engine's process has ended"
         record = self._by_key.get(hello.key)
         if record is not None and not hmac.compare_digest(record.secret, hello.secret):
             return "another process has registered under this engine's key"
@@ -98,6 +104,12 @@ class Registry:
         if record is not None:
             del self.engines[record.engine]
         return record
+
+    def on_engine_ended(self, key: EngineKey) -> None:
+        """Its process is gone for good: a hello that is still on its way comes too late."""
+        self._ended[key] = None
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
 
     def engine_by_key(self, key: EngineKey) -> EngineRecord | None:
         return self._by_key.get(key)

@@ -89,6 +89,10 @@ class Scheduler:
             cancelled=self._ended[TaskState.CANCELLED],
         )
 
+    @property
+    def unfinished_count(self) -> int:
+        return len(self._tasks)
+
     def unfinished_of(self, client: ClientId) -> list[TaskId]:
         return [task_id for task_id in self._tasks if task_client(task_id) == client]
 
@@ -263,6 +267,11 @@ class Scheduler:
                 asked.setdefault(task.engine, []).append((task_id, task.attempt))
         for engine, calls in asked.items():
             self._outbox.take_back(engine, calls)
+
+    def recalled_of(self, engine: EngineId) -> list[tuple[TaskId, int]]:
+        """What this engine has been asked for and may not have heard, or not been heard about."""
+        load = self._engines[engine]
+        return [(task.task_id, task.attempt) for task in load.in_flight.values() if task.recalled]
 
     # ------------------------------------------------------------ time and decisions
 

@@ -171,8 +171,9 @@ class ClusterState:
         self.tell_all_clients(EnginesChanged([], [left]))
 
     def disconnect(self, identity: Identity) -> None:
+        """Its link ends; it is among the next ones touched, so that the service lets go of its connection."""
         self.links.pop(identity, None)
-        self._touched.pop(identity, None)
+        self._touched[identity] = None
 
     # ------------------------------------------------------------ draining
 

@@ -1,21 +1,16 @@
-"""Which processes a host has, how they are made to end, and what their end means.
+"""Which engine processes a host has, how they are made to end, and what their end means.
 
 Theory
 ======
 
-Two machines. `Supervision` is the supervisor's: the engine processes of one host. An engine is *launching*
-from the moment it is ordered, *running* when its process is known, *stopping* when it was told to end, and
-*killed* when it did not end within the grace. One that is to stop before it is known to run is *doomed*: it
-is stopped as soon as it runs. Its end is *expected* if it was told to. `TRANSITIONS` is the whole table; a
-pair that is not in it is a defect of the caller and raises `KeyError` before anything has changed. An
+An engine is *launching* from the moment it is ordered, *running* when its process is known, *stopping* when
+it was told to end, and *killed* when it did not end within the grace. One that is to stop before it is
+known to run is *doomed*: it is stopped as soon as it runs. Its end is *expected* if it was told to. An
 engine that is gone is forgotten.
 
-`Household` is that of the parent of all processes of a host, which has to bring them to an end, whatever
-happens: controller, supervisor, engines. It lets the supervisor end the engines, because that one explains
-their deaths; if the supervisor is gone it does so itself, and what is left after the grace is killed.
-
-Who restarts what (a later part) is decided here as well, in `Supervision.on_exited` and
-`Household.on_controller_exited`.
+`TRANSITIONS` is the whole machine; a pair that is not in it is a defect of the caller and raises `KeyError`
+before anything has changed. Which engines are started again (a later part) is to be decided in
+`Supervision.on_exited`.
 """
 
 from __future__ import annotations
@@ -30,10 +25,6 @@ from enginery.protocol.messages import ProcessInfo
 
 STOP_GRACE_S = 5.0
 """From the polite signal to the one that cannot be refused."""
-CONTROLLER_GRACE_S = 2.0
-"""How long a controller whose host has left may take to end by itself."""
-MARGIN_S = 0.5
-"""The parent's grace is longer than the supervisor's by this, so that the supervisor can report."""
 KILL_INTERVAL_S = 1.0
 """What was killed and has not been seen to end is killed again after this."""
 
@@ -304,122 +295,3 @@ class Supervision:
         if not launch.pending:
             del self._launches[process.request]
             outbox.report_launch(process.request, launch.processes, "; ".join(launch.errors))
-
-
-# ---------------------------------------------------------------- everything on one host
-
-
-class HouseholdOutbox(Protocol):
-    def end_supervisor(self, reason: str) -> None:
-        """Tell the supervisor to stop all engines and to leave."""
-
-    def terminate_engines(self) -> None: ...
-
-    def terminate_controller(self) -> None: ...
-
-    def kill_all(self) -> None:
-        """Kill whatever is left."""
-
-
-class Household:
-    """All processes of one host, seen by their parent. Once it is ending it ends."""
-
-    def __init__(self, *, stop_grace_s: float = STOP_GRACE_S) -> None:
-        self._stop_grace_s = stop_grace_s
-        self._has_controller = False
-        self._has_supervisor = False
-        self._engines: set[EngineKey] = set()
-        self._terminate_at: float | None = None
-        self._kill_at: float | None = None
-        self.reason = ""  # why it is ending; empty = it is not
-        self.has_failed = False
-
-    def __repr__(self) -> str:
-        state = f"ending because {self.reason}" if self.reason else "running"
-        return f"<Household {state}, {self._describe()}>"
-
-    @property
-    def is_ending(self) -> bool:
-        return bool(self.reason)
-
-    @property
-    def is_over(self) -> bool:
-        """Everybody has left."""
-        return not (self._has_controller or self._has_supervisor or self._engines)
-
-    # ------------------------------------------------------------ facts
-
-    def on_controller_started(self) -> None:
-        self._has_controller = True
-
-    def on_supervisor_started(self) -> None:
-        self._has_supervisor = True
-
-    def on_engine_started(self, key: EngineKey) -> None:
-        self._engines.add(key)
-
-    def on_engine_exited(self, key: EngineKey) -> None:
-        self._engines.discard(key)
-
-    def on_controller_exited(self, cause: str, *, clean: bool, now: float, outbox: HouseholdOutbox) -> None:
-        self._has_controller = False
-        self._terminate_at = None
-        self.on_end_asked(f"the controller has ended: {cause}", failed=not clean, now=now, outbox=outbox)
-
-    def on_supervisor_left(self, *, orderly: bool, now: float, outbox: HouseholdOutbox) -> None:
-        """It is gone; `orderly` if it said that it would go because its engines have."""
-        self._has_supervisor = False
-        if not self.is_ending and not orderly:
-            self.on_end_asked("the supervisor has died", failed=True, now=now, outbox=outbox)
-            return
-        if self._engines:
-            outbox.terminate_engines()
-        if not self.is_ending:
-            # The cluster was told to stop. Its controller knows and goes when it has said everything.
-            self.reason = "all engines were told to stop"
-            self._terminate_at = now + CONTROLLER_GRACE_S if self._has_controller else None
-            self._kill_at = now + CONTROLLER_GRACE_S + self._stop_grace_s
-
-    def on_end_asked(self, reason: str, *, failed: bool = False, now: float, outbox: HouseholdOutbox) -> None:
-        """Bring everything to an end. Asking again changes nothing."""
-        if self.is_ending:
-            return
-        self.reason = reason
-        self.has_failed = failed
-        self._kill_at = now + self._stop_grace_s + MARGIN_S
-        if self._has_supervisor:
-            outbox.end_supervisor(reason)
-        elif self._engines:
-            outbox.terminate_engines()
-        if self._has_controller:
-            outbox.terminate_controller()
-
-    # ------------------------------------------------------------ time
-
-    def next_deadline(self) -> float | None:
-        deadlines = (self._terminate_at, self._kill_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-    def on_tick(self, *, now: float, outbox: HouseholdOutbox) -> None:
-        if self._terminate_at is not None and self._terminate_at <= now:
-            self._terminate_at = None
-            outbox.terminate_controller()
-        if self._kill_at is not None and self._kill_at <= now:
-            self._kill_at = now + KILL_INTERVAL_S
-            outbox.kill_all()
-
-    # ------------------------------------------------------------ looking
-
-    def statistics(self) -> dict[str, int]:
-        return {
-            "controllers": int(self._has_controller),
-            "supervisors": int(self._has_supervisor),
-            "engines": len(self._engines),
-        }
-
-    def check(self) -> None:
-        assert (self._kill_at is not None) == self.is_ending
-        assert self._terminate_at is None or (self.is_ending and self._has_controller)
-
-    def _describe(self) -> str:
-        return ", ".join(f"{count} {what}" for what, count in self.statistics().items())

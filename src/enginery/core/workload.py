@@ -1,9 +1,9 @@
 """The engine's side: what it was given, what it has claimed, and results nobody has confirmed yet.
 
 Each (task, attempt) is held from its arrival until its result is known to be stored. *Starting* it and *giving it
-back* are the two claims, and whichever comes first is final; the main thread starts, the control thread gives back,
-and the service's lock makes each claim atomic. A take-back may come before the task itself (two connections share no
-order): then the claim is remembered and the task is dropped when it comes.
+back* are the two claims, and whichever comes first is final; the main thread starts, the control thread gives
+back, and the service's lock makes each claim atomic. What was given back is remembered: the task may come after it
+(two connections share no order), or come again after a hello, while the answer is still on its way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 from enginery.ids import TaskId
 from enginery.protocol.messages import EngineResult
 
-EARLY_CLAIMS_KEPT = 10_000
+CLAIMS_KEPT = 10_000
 RESULTS_PER_RECORD = 1000
 RECORD_BYTES = 1 << 18
 
@@ -40,7 +40,7 @@ class Workload(Generic[Work]):
     def __init__(self) -> None:
         self._queue: OrderedDict[Attempt, Work] = OrderedDict()
         self._started: set[Attempt] = set()  # running, or finished and not stored
-        self._given_back: OrderedDict[Attempt, None] = OrderedDict()  # claims that came before their task
+        self._given_back: OrderedDict[Attempt, None] = OrderedDict()
         self._first_result = 0  # number of the oldest unstored result
         self._unstored: deque[EngineResult] = deque()
         self._sent = 0  # of the unstored ones, in this epoch
@@ -59,11 +59,8 @@ class Workload(Generic[Work]):
     # ------------------------------------------------------------ tasks
 
     def on_task(self, attempt: Attempt, work: Work) -> bool:
-        """A task has arrived. False if it is not to be run: given back before it came, or here already."""
-        if attempt in self._given_back:
-            del self._given_back[attempt]
-            return False
-        if attempt in self._queue or attempt in self._started:
+        """A task has arrived. False if it is not to be run: it was given back, or is here already."""
+        if attempt in self._given_back or attempt in self._queue or attempt in self._started:
             return False
         self._queue[attempt] = work
         return True
@@ -85,10 +82,10 @@ class Workload(Generic[Work]):
             if attempt in self._started:
                 kept.append(attempt)
                 continue
-            if self._queue.pop(attempt, None) is None:
-                self._given_back[attempt] = None
-                if len(self._given_back) > EARLY_CLAIMS_KEPT:
-                    self._given_back.popitem(last=False)
+            self._queue.pop(attempt, None)
+            self._given_back[attempt] = None
+            if len(self._given_back) > CLAIMS_KEPT:
+                self._given_back.popitem(last=False)
             taken.append(attempt)
         return taken, kept
 
@@ -152,4 +149,6 @@ class Workload(Generic[Work]):
         assert 0 <= self._sent <= len(self._unstored)
         for result in self._unstored:
             assert (result.task, result.attempt) in self._started
-        assert len(self._given_back) <= EARLY_CLAIMS_KEPT
+        assert self._given_back.keys().isdisjoint(self._queue)
+        assert self._given_back.keys().isdisjoint(self._started)
+        assert len(self._given_back) <= CLAIMS_KEPT

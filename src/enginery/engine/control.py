@@ -6,6 +6,7 @@ main thread's connection; what both use (the workload, the output) has a lock of
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -24,7 +25,11 @@ from enginery.protocol.messages import (
     ToControl,
 )
 from enginery.transport import clock
-from enginery.transport.channel import Channel, Waker
+from enginery.transport.channel import NO_FILE, Channel, HasFileno, Waker
+from enginery.transport.end_watch import EndWatch
+
+ORPHAN_GRACE_S = 5.0
+"""How long user code may go on after the host of its engine has ended."""
 
 Calls = list[tuple[TaskId, int]]
 
@@ -42,6 +47,7 @@ class ControlThread:
         output: OutputCollector,
         take_back: Callable[[Calls], tuple[Calls, Calls]],
         on_stop: Callable[[], None],
+        parent_pid: int,
     ) -> None:
         self._channel = channel
         self._dialer: Dialer[ToControl] = Dialer(codec.to_control(), lambda: ControlHello(key, secret))
@@ -49,6 +55,8 @@ class ControlThread:
         self._output = output
         self._take_back = take_back
         self._on_stop = on_stop
+        self._parent = EndWatch(parent_pid)
+        self._give_up_at: float | None = None
         self._output_at: float | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="enginery-control", daemon=True)
@@ -71,13 +79,19 @@ class ControlThread:
         self._dialer.greet(now=clock.now())
         while not self._stopping:
             self._send()
-            self._channel.wait(self._timeout_s(), (self._waker,))
+            self._channel.wait(self._timeout_s(), self._sources())
             self._turn(clock.now())
         self._send_output()
         if self._dialer.is_bound:
             self._dialer.link.put(Goodbye())
         self._send()
         self._channel.close(linger_s=0.5)
+        self._parent.close()
+
+    def _sources(self) -> tuple[HasFileno, ...]:
+        if self._give_up_at is None and self._parent.fileno() != NO_FILE:
+            return self._waker, self._parent
+        return (self._waker,)
 
     def _turn(self, now: float) -> None:
         if self._waker.clear() and self._output_at is None:
@@ -88,10 +102,20 @@ class ControlThread:
         if self._output_at is not None and now >= self._output_at:
             self._output_at = None
             self._send_output()
+        self._watch_parent(now)
         self._dialer.on_tick(now=now)
         if self._dialer.wants_redial or self._channel.broken:
             self._channel.redial()
             self._dialer.greet(now=now)
+
+    def _watch_parent(self, now: float) -> None:
+        """An engine whose host has ended is nobody's: it ends too, if need be in the middle of C code."""
+        if self._give_up_at is None:
+            if self._parent.has_ended():
+                self._give_up_at = now + ORPHAN_GRACE_S
+                self._on_stop()
+        elif now >= self._give_up_at:
+            os._exit(1)
 
     def _on_record(self, record: ToControl) -> None:
         if isinstance(record, TakeBack):
@@ -114,7 +138,8 @@ class ControlThread:
             self._channel.send(*message)
 
     def _timeout_s(self) -> float | None:
-        deadlines = [
-            deadline for deadline in (self._dialer.next_deadline(), self._output_at) if deadline is not None
-        ]
+        wanted = (self._dialer.next_deadline(), self._output_at, self._give_up_at)
+        deadlines = [deadline for deadline in wanted if deadline is not None]
+        if self._parent.interval_s is not None:
+            deadlines.append(clock.now() + self._parent.interval_s)
         return max(min(deadlines) - clock.now(), 0.0) if deadlines else None

@@ -312,6 +312,7 @@ class Engine:
                 output=self._output,
                 take_back=self._give_back,
                 on_stop=self._on_stop_asked,
+                parent_pid=self._spec.parent_pid,
             )
             self._control.start()
             log.info("engine %d of %s", self.engine, self._spec.cluster)

@@ -26,13 +26,14 @@ _HANDED_DOWN_BELOW = 256
 def prepare(spec: HostSpec) -> int:
     """Make the directories, and hold the name and make the keys if a controller is to be started.
 
-    Returns the descriptor that holds the name, or -1. Raises ClusterAlreadyRunning.
+    Returns the descriptor that holds the name, or -1. Raises ClusterAlreadyRunning, and
+    LaunchError if others could write there.
     """
-    for path in (Path(spec.directory), spec.path("logs"), spec.path("engines")):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if spec.controller is None:
+        for path in (Path(spec.directory), spec.path("logs"), spec.path("engines")):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return NO_FILE
-    descriptor = _hold_name(cluster_directory(spec))
+    descriptor = _hold_name(cluster_directory(spec).create())
     write_keys(spec.path(KEYS_FILE))
     return descriptor
 

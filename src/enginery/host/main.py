@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from enginery.errors import ClusterAlreadyRunning
+from enginery.errors import ClusterAlreadyRunning, LaunchError
 from enginery.host.entries import Entries
 from enginery.host.files import clean_up, prepare
 from enginery.host.parent import Parent
@@ -30,7 +30,7 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
     logs = spec.path("logs")
     try:
         name_fd = prepare(spec)
-    except (ClusterAlreadyRunning, OSError) as error:
+    except (ClusterAlreadyRunning, LaunchError, OSError) as error:
         _refuse(spec, error)
         return 1
     redirect_output(logs, HOST_LOG)

@@ -2,7 +2,7 @@
 
 One thread, one poll loop, no 0MQ. What it wakes for: a signal (a child has ended, or this process is to),
 an order of the supervisor, the controller's ready line, the end of the owner, a deadline. What follows is
-decided by `core.supervision.Household`.
+decided by `core.household.Household`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from enginery.core.supervision import Household, explain_exit
+from enginery.core.household import Household
+from enginery.core.supervision import explain_exit
 from enginery.errors import LaunchError
 from enginery.host.files import last_lines
 from enginery.host.orders import (
@@ -36,7 +37,6 @@ from enginery.host.orders import (
 )
 from enginery.host.processes import (
     SIGNAL_NAMES,
-    EndWatch,
     SignalSource,
     kill_children,
     reap,
@@ -48,6 +48,7 @@ from enginery.ids import EngineKey
 from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec, Ready
 from enginery.transport import clock
 from enginery.transport.channel import NO_FILE
+from enginery.transport.end_watch import EndWatch
 
 ORPHANS_S = 2.0
 """How long orphans of engines may take to die of SIGKILL."""
@@ -277,16 +278,15 @@ class Parent:
         return f"the controller has ended before it was ready ({cause})" + (f"\n{output}" if output else "")
 
     def _end(self, reason: str, *, failed: bool = False) -> None:
-        if not self._household.is_ending:
-            log.info("ending: %s", reason)
-        for spec in self._waiting:
-            self._tell(EngineNotStarted(spec.key, reason))
-        self._waiting = []
         self._household.on_end_asked(reason, failed=failed, now=clock.now(), outbox=self)
 
     # ------------------------------------------------------------ effects
 
     def end_supervisor(self, reason: str) -> None:
+        log.info("ending: %s", reason)
+        waiting, self._waiting = self._waiting, []
+        for spec in waiting:
+            self._tell(EngineNotStarted(spec.key, reason))
         self._tell(EndAll(reason))
 
     def terminate_engines(self) -> None:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from enginery.transport.channel import NO_FILE
-from enginery.transport.same_host import is_same_process, process_start
+from enginery.transport.end_watch import EndWatch
 
 SIGNAL_NAMES = {entry.value: entry.name for entry in signal.Signals}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_OWNER_INTERVAL_S = 1.0
 
 
 def _prctl() -> Callable[[int, int], int] | None:
@@ -126,52 +125,6 @@ def wait_for_ends(pids: Iterable[int], *, timeout_s: float) -> bool:
         finally:
             watch.close()
     return True
-
-
-class EndWatch:
-    """Tells when a process that need not be a child has ended.
-
-    Poll `fileno`, where there is one, for reading; else look every `interval_s`. Pid 0 is nobody, who never
-    ends.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._descriptor = NO_FILE
-        self._start = 0
-        self.interval_s: float | None = None
-        if pid == 0:
-            return
-        if hasattr(os, "pidfd_open"):
-            try:
-                self._descriptor = os.pidfd_open(pid)
-                return
-            except ProcessLookupError:
-                return
-            except OSError:  # a kernel or a sandbox without it
-                pass
-        self._start = process_start(pid)
-        self.interval_s = _OWNER_INTERVAL_S
-
-    def __repr__(self) -> str:
-        return f"<EndWatch of process {self._pid}>"
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def has_ended(self) -> bool:
-        if self._pid == 0:
-            return False
-        if self._descriptor == NO_FILE:
-            return not is_same_process(self._pid, self._start)
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def close(self) -> None:
-        if self._descriptor != NO_FILE:
-            os.close(self._descriptor)
-            self._descriptor = NO_FILE
 
 
 class SignalSource:

@@ -77,8 +77,9 @@ class BlobCache:
         self._partial.pop(blob, None)
 
     def restart(self) -> None:
-        """A new hello: what had come in part will come again from its start."""
+        """A new hello: what is still needed comes again, except what is kept."""
         self._partial.clear()
+        self._once.clear()
 
     def _complete(self, record: PutBlob, data: Buffer) -> None:
         if not record.keep:

@@ -44,8 +44,12 @@ class Decoder(Generic[Body]):
             raise MalformedMessage(
                 f"the peer speaks protocol {envelope.version}, this side {m.PROTOCOL_VERSION}"
             )
-        if frames or any(type(record) is m.PutBlob for record in envelope.records):
+        if frames:
             _check_frames(envelope, frames)
+            return envelope
+        for record in envelope.records:
+            if type(record) is m.PutBlob:
+                raise MalformedMessage("a piece of a blob came without its frame")
         return envelope
 
 

@@ -28,10 +28,13 @@ from enginery.transport.sockets import (
     check_sizes,
     drop_rest,
     open_dealer,
+    raw_option,
     receive_frames,
     send_parts,
 )
 
+# As plain integers: pyzmq makes enums of them at every call, which costs more than the call.
+_EVENTS, _HAS_MORE, _READABLE = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 _process = os.getpid()
 _open: weakref.WeakSet[ZmqChannel | Dialler] = weakref.WeakSet()
 _inherited: list[object] = []
@@ -137,10 +140,12 @@ class ZmqChannel:
             raise ForkedClientError(self._process, _process)
         if self._descriptor == NO_FILE:  # closed, or a redial that Ctrl-C ended half-way
             return None
+        if not raw_option(self._socket, _EVENTS) & _READABLE:  # cheaper than being told by an exception
+            return None
         try:
             # The header is copied: while pyzmq frees a frame that is not, it swallows Ctrl-C.
             header = self._socket.recv(zmq.NOBLOCK)
-            more = self._socket.getsockopt(zmq.RCVMORE)
+            more = raw_option(self._socket, _HAS_MORE)
             return header, receive_frames(self._socket) if more else []
         except zmq.Again:
             return None
@@ -155,7 +160,7 @@ class ZmqChannel:
             raise ForkedClientError(self._process, _process)
         if self._descriptor == NO_FILE:
             return False
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(raw_option(self._socket, _EVENTS) & _READABLE)
 
     def wait(self, timeout_s: float | None, wakers: Sequence[HasFileno] = ()) -> bool:
         if self.pending():

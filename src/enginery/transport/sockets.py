@@ -28,8 +28,9 @@ HANDSHAKE_S = 3.0
 COPY_LIMIT = 1 << 16
 """Frames from this size on are sent without copying: 5 us instead of 15 to 240 us in the sending thread."""
 
-_MORE = zmq.SNDMORE | zmq.NOBLOCK
-_LAST = zmq.NOBLOCK
+_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
+_LAST = int(zmq.NOBLOCK)
+_get = zmq.backend.Socket.get
 
 OPTIONS_OF_ALL: dict[int, int] = {
     # Bounds are the links' windows and the core's credits. With a bound of 0MQ's own a ROUTER refuses while
@@ -99,6 +100,13 @@ def _set(socket: Socket, *tables: dict[int, int]) -> None:
     for table in tables:
         for option, value in table.items():
             socket.setsockopt(option, value)
+
+
+def raw_option(socket: Socket, option: int) -> int:
+    """An integer option, without pyzmq's conversions to enums."""
+    value = _get(socket, option)
+    assert isinstance(value, int)
+    return value
 
 
 def send_parts(socket: Socket, header: Buffer, frames: Sequence[Buffer]) -> None:

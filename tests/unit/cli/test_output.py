@@ -23,7 +23,7 @@ def answer() -> StatusAnswer:
         cluster="night",
         uptime_s=3700.25,
         engines=engines,
-        clients=1,
+        clients=2,
         ready=4,
         sent=1,
         running=1,

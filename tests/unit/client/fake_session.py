@@ -1,7 +1,8 @@
-"""A session that runs everything in this process: real payloads, the real runner, an order that the test decides.
+"""A session that runs everything in this process: real payloads, the real runner, the test's order.
 
-Nothing runs until somebody waits or the test says `step`. Whoever waits runs tasks himself, one at a time, as the
-real session lets the waiting thread read the socket. A wait that nothing can end is a failed test after `PATIENCE_S`.
+Nothing runs until somebody waits or the test says `step`. Whoever waits runs tasks himself, one at a time, as
+the real session lets the waiting thread read the socket. A wait that nothing can end is a failed test after
+`PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Waiting:
 
 
 class FakeSession:
-    def __init__(self, engines: Iterable[int] = (0, 1), *, order: Callable[[int], int] = lambda count: 0) -> None:
+    def __init__(
+        self, engines: Iterable[int] = (0, 1), *, order: Callable[[int], int] = lambda count: 0
+    ) -> None:
         self.client_id = ClientId(0x0ABCDEF0)
         self.functions = FunctionCache()
         self.closed = False
@@ -123,7 +126,8 @@ class FakeSession:
             if self.is_held or not self.step():
                 with self._changed:
                     assert self._changed.wait_for(
-                        lambda: predicate() or self.closed or (bool(self.waiting) and not self.is_held), PATIENCE_S
+                        lambda: predicate() or self.closed or (bool(self.waiting) and not self.is_held),
+                        PATIENCE_S,
                     ), "this wait would never end"
         return True
 
@@ -210,7 +214,12 @@ class FakeSession:
         started = self.now
         self.now += self.item_s * self._items(call)
         result = TaskResult(
-            entry.task, outcome.status, outcome.packed.inline, engine=engine, started=started, completed=self.now
+            entry.task,
+            outcome.status,
+            outcome.packed.inline,
+            engine=engine,
+            started=started,
+            completed=self.now,
         )
         entry.promise.on_result(result, [bytes(buffer) for buffer in outcome.packed.buffers])
 

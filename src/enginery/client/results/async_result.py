@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -75,10 +75,12 @@ class AsyncResult(Future[Any]):
 
     def on_submitted(self, first: TaskId) -> None:
         """The call's tasks have these consecutive ids."""
-        for number, outcome in enumerate(self._outcomes):
-            outcome.task = TaskId(first + number)
+        outcomes = self._outcomes
+        outcomes[0].task = first
+        for number in range(1, len(outcomes)):
+            outcomes[number].task = TaskId(first + number)
         if self._origin.history is not None:
-            self._origin.history(first, len(self._outcomes))
+            self._origin.history(first, len(outcomes))
 
     def on_outcome(self, outcome: Outcome, /) -> None:
         """One of the tasks has ended. Saying it again does no harm."""
@@ -94,10 +96,19 @@ class AsyncResult(Future[Any]):
         if self.done():
             return
         self._finished = time.time()
-        if not self._origin.return_exceptions and any(outcome.has_failed for outcome in self._outcomes):
-            self.set_exception(_LAZY)  # so that those who wait for the first exception hear of it
-        else:
-            self.set_result(None)
+        has_failed = False
+        if not self._origin.return_exceptions:
+            for outcome in self._outcomes:
+                if outcome.has_failed:
+                    has_failed = True
+                    break
+        try:
+            if has_failed:
+                self.set_exception(_LAZY)  # so that those who wait for the first exception hear of it
+            else:
+                self.set_result(None)
+        except InvalidStateError:
+            pass  # the last two outcomes came in two threads, and the other one was faster
 
     # ------------------------------------------------------------ the value
 
@@ -114,6 +125,10 @@ class AsyncResult(Future[Any]):
         if return_exceptions:
             found = self._values_and_errors()
             return found[0] if self._origin.is_single else found
+        if self._failure is None and self._origin.is_single:
+            value, error = self._outcomes[0].read()
+            if error is None:
+                return value
         error = self._error()
         if error is not None:
             try:

@@ -112,10 +112,14 @@ class Outcome:
 
     def read(self) -> tuple[Any, Exception | None]:
         """The value, or the error in its place. The task must have ended."""
+        if self._value is not _UNREAD:
+            return self._value, self._error
         with self._lock:
             if self._value is _UNREAD:
                 assert self.result is not None
-                self._value, self._error = self._decode(self.result, self._buffers)
+                # The value last: who sees it without the lock sees the rest as well.
+                value, self._error = self._decode(self.result, self._buffers)
+                self._value = value
                 self._buffers = ()
                 if len(self.result.payload) > _LARGE_BYTES:
                     self.result = msgspec.structs.replace(self.result, payload=b"")
@@ -160,7 +164,7 @@ class MapOutcome(Outcome):
 
     def fail(self, error: Exception) -> None:
         """End without a task: these items could not be sent."""
-        self._value, self._error = None, error
+        self._error, self._value = error, None
         self.result = TaskResult(_NO_TASK, Status.REFUSED)
         self.failures = dict.fromkeys(range(self.size), error)
         if self._owner is not None:

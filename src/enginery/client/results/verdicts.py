@@ -53,9 +53,13 @@ def combine(errors: Sequence[Exception], *, of: int, what: str) -> Exception:
     """The error to raise for a call: the only one itself, else a `CompositeError`.
 
     `errors` has one entry for each of the `of` tasks or items that failed. Where several share one object,
-    a map's items in a task that died, the group has it once.
+    a map's items in a task that died, the group has it once. What was cancelled as a whole is one
+    TaskCancelled.
     """
     different = list({id(error): error for error in errors}.values())
     if len(different) == 1:
         return different[0]
+    for kind, word in ((TaskCancelled, "cancelled"), (TaskAborted, "aborted")):
+        if all(isinstance(error, kind) for error in different):
+            return kind(f"{len(errors)} of {of} {what} were {word} before they started")
     return CompositeError(f"{len(errors)} of {of} {what} failed", different)

@@ -1,0 +1,123 @@
+"""Households: whatever happens first, everybody ends, in order where there is time for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from enginery.core.household import CONTROLLER_GRACE_S, MARGIN_S, Household
+from enginery.core.supervision import KILL_INTERVAL_S, STOP_GRACE_S
+from enginery.ids import EngineKey
+
+A = EngineKey("a" * 16)
+
+
+class Effects:
+    """An outbox that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def end_supervisor(self, reason: str) -> None:
+        self.said.append("end supervisor")
+
+    def terminate_engines(self) -> None:
+        self.said.append("terminate engines")
+
+    def terminate_controller(self) -> None:
+        self.said.append("terminate controller")
+
+    def kill_all(self) -> None:
+        self.said.append("kill all")
+
+    def take(self) -> list[str]:
+        said, self.said = self.said, []
+        return said
+
+
+@pytest.fixture
+def effects() -> Effects:
+    return Effects()
+
+
+def household(effects: Effects, *, controller: bool = True) -> Household:
+    household = Household()
+    if controller:
+        household.on_controller_started()
+    household.on_supervisor_started()
+    household.on_engine_started(A)
+    household.check()
+    return household
+
+
+def test_an_end_that_is_asked_for(effects: Effects) -> None:
+    home = household(effects)
+    home.on_end_asked("the owner has gone", now=1.0, outbox=effects)
+    assert effects.take() == ["end supervisor", "terminate controller"]
+    home.on_end_asked("again", now=2.0, outbox=effects)
+    assert effects.take() == []
+    home.on_engine_exited(A)
+    home.on_supervisor_left(orderly=True, now=2.0, outbox=effects)
+    assert not home.is_over
+    home.on_controller_exited("exited with code 0", clean=True, now=2.0, outbox=effects)
+    assert home.is_over
+    assert (home.reason, home.has_failed) == ("the owner has gone", False)
+    assert effects.take() == []
+    home.check()
+
+
+def test_what_does_not_end_is_killed(effects: Effects) -> None:
+    home = household(effects)
+    home.on_end_asked("SIGTERM", now=0.0, outbox=effects)
+    effects.take()
+    assert home.next_deadline() == STOP_GRACE_S + MARGIN_S
+    home.on_tick(now=STOP_GRACE_S + MARGIN_S, outbox=effects)
+    home.on_tick(now=STOP_GRACE_S + MARGIN_S + KILL_INTERVAL_S / 2, outbox=effects)
+    assert effects.take() == ["kill all"]
+    home.on_tick(now=STOP_GRACE_S + MARGIN_S + KILL_INTERVAL_S, outbox=effects)
+    assert effects.take() == ["kill all"]
+
+
+def test_a_host_that_was_told_to_stop_leaves_its_controller_time(effects: Effects) -> None:
+    home = household(effects)
+    home.on_engine_exited(A)
+    home.on_supervisor_left(orderly=True, now=1.0, outbox=effects)
+    assert effects.take() == []
+    assert home.is_ending
+    assert home.next_deadline() == 1.0 + CONTROLLER_GRACE_S
+    home.on_tick(now=1.0 + CONTROLLER_GRACE_S, outbox=effects)
+    assert effects.take() == ["terminate controller"]
+    assert home.next_deadline() == 1.0 + CONTROLLER_GRACE_S + STOP_GRACE_S
+    home.check()
+
+
+def test_the_death_of_the_controller_ends_everything(effects: Effects) -> None:
+    home = household(effects)
+    home.on_controller_exited("killed by SIGKILL (signal 9)", clean=False, now=1.0, outbox=effects)
+    assert effects.take() == ["end supervisor"]
+    assert home.has_failed
+    assert home.reason == "the controller has ended: killed by SIGKILL (signal 9)"
+
+
+def test_the_death_of_the_supervisor_ends_everything(effects: Effects) -> None:
+    home = household(effects)
+    home.on_supervisor_left(orderly=False, now=1.0, outbox=effects)
+    assert effects.take() == ["terminate engines", "terminate controller"]
+    assert (home.reason, home.has_failed) == ("the supervisor has died", True)
+
+
+def test_a_supervisor_that_dies_during_the_end(effects: Effects) -> None:
+    home = household(effects, controller=False)
+    home.on_end_asked("SIGTERM", now=1.0, outbox=effects)
+    home.on_supervisor_left(orderly=False, now=1.5, outbox=effects)
+    assert effects.take() == ["end supervisor", "terminate engines"]
+    assert home.next_deadline() == 1.0 + STOP_GRACE_S + MARGIN_S
+    home.on_engine_exited(A)
+    assert home.is_over
+    assert home.statistics() == {"controllers": 0, "supervisors": 0, "engines": 0}
+
+
+def test_repr(effects: Effects) -> None:
+    assert repr(Household()) == "<Household running, 0 controllers, 0 supervisors, 0 engines>"
+    home = household(effects)
+    home.on_end_asked("SIGTERM", now=0.0, outbox=effects)
+    assert repr(home) == "<Household ending because SIGTERM, 1 controllers, 1 supervisors, 1 engines>"
