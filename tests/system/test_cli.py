@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,9 +111,10 @@ def test_a_signal_while_it_starts(runtime_directory: Path) -> None:
 
 
 def wait_for_child(command: subprocess.Popen[str]) -> None:
-    process = psutil.Process(command.pid)
-    while process.is_running() and not process.children():
+    process, deadline = psutil.Process(command.pid), time.monotonic() + END_S
+    while not process.children():
         assert command.poll() is None
+        assert time.monotonic() < deadline
 
 
 def test_in_the_foreground_it_ends_with_its_cluster(runtime_directory: Path) -> None:
@@ -151,8 +153,9 @@ def test_a_controller_alone_and_its_engines(runtime_directory: Path) -> None:
 
 @contextmanager
 def running_when_there(name: str) -> Iterator[subprocess.Popen[str]]:
+    deadline = time.monotonic() + END_S
     while enginery("status", name).returncode == 12:
-        pass
+        assert time.monotonic() < deadline
     with running("engine", name, "-n", "1") as command:
         yield command
 

@@ -22,14 +22,15 @@ class Ended(BaseException):
 
 
 class EndingSignals:
-    """Within it the first signal that asks for an end raises `Ended`; later ones do not disturb that end."""
+    """Within it the first signal that asks for an end raises `Ended`; later ones do not disturb that end.
+
+    What was ignored before (``nohup``) stays ignored.
+    """
 
     def __enter__(self) -> None:
-        self._before = {
-            getattr(signal, name): signal.signal(getattr(signal, name), self._on_signal)
-            for name in _ENDING
-            if hasattr(signal, name)
-        }
+        known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+        taken = [signum for signum in known if signal.getsignal(signum) is not signal.SIG_IGN]
+        self._before = {signum: signal.signal(signum, self._on_signal) for signum in taken}
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         for known in self._before:

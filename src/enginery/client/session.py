@@ -1,14 +1,15 @@
 """The client's connection: any thread submits, whoever waits reads.
 
-Problem: a call should cost one thread hand-over less than "the caller waits for a receiving thread". Choice: whoever
-blocks in `wait_until` takes the *reader's role*, polls the descriptor and handles what comes, for everybody; one at a
-time, and when its own wish is fulfilled it hands the role to another waiter. The background thread holds the role only
-when nobody waits: it takes it `LINGER_S` after the last waiter left, or at once if results are still to come.
-Measured (DESIGN §1): 1.05–1.19 of a raw ping-pong with the caller reading, 1.25–1.57 with a receiving thread alone.
+Problem: a call should cost one thread hand-over less than "the caller waits for a receiving thread". Choice:
+whoever blocks in `wait_until` takes the *reader's role*, polls the descriptor and handles what comes, for
+everybody; one at a time, and when its own wish is fulfilled it hands the role to another waiter. The
+background thread holds the role only when nobody waits: it takes it `LINGER_S` after the last waiter left, or
+at once if results are still to come. Measured (DESIGN §1): 1.05–1.19 of a raw ping-pong with the caller
+reading, 1.25–1.57 with a receiving thread alone.
 
-Locks, in the order in which they may be taken: the reader's role (a flag under `_lock`), then nothing else. `_lock`
-guards ledger, link and channel and is never held while promises are fulfilled or callbacks run, so those may submit,
-wait and abort. Finalizers never take it (TRAPS 17).
+Locks, in the order in which they may be taken: the reader's role (a flag under `_lock`), then nothing else.
+`_lock` guards ledger, link and channel and is never held while promises are fulfilled or callbacks run, so
+those may submit, wait and abort. Finalizers never take it (TRAPS 17).
 
 In a forked child every call raises `ForkedClientError`, and nothing of the parent's connection is touched.
 """
@@ -30,9 +31,9 @@ from enginery.core.dialer import Dialer, DialState
 from enginery.core.ledger import Blob, Ledger
 from enginery.errors import ClientClosed, ClusterNotResponding, ForkedClientError
 from enginery.ids import ClientId, EngineId, TaskId, new_client_id
-from enginery.protocol.assembly import BlobCache
 from enginery.objects.functions import FunctionCache
 from enginery.protocol import codec
+from enginery.protocol.assembly import BlobCache
 from enginery.protocol.codec import Buffer
 from enginery.protocol.messages import (
     Accepted,
@@ -136,7 +137,8 @@ class Session:
     def open(cls, info: ConnectionInfo, *, version: str, timeout_s: float = 10.0) -> Session:
         """Dial the controller and wait for its welcome.
 
-        Raises ClusterNotResponding after `timeout_s`, ClientClosed with the controller's reason if it refuses.
+        Raises ClusterNotResponding after `timeout_s`, ClientClosed with the controller's reason if it
+        refuses.
         """
         session = cls(info, dial(info), version=version)
         try:
@@ -187,7 +189,8 @@ class Session:
     ) -> TaskId:
         """Send one call; returns the id of its first task, the others follow it.
 
-        Waits while the backlog of unsent calls is above its bound, except in a thread that is fulfilling promises.
+        Waits while the backlog of unsent calls is above its bound, except in a thread that is fulfilling
+        promises.
         """
         self._check_open()
         if self._ledger.is_over_backlog and not _present.is_fulfilling:
@@ -239,7 +242,8 @@ class Session:
     def wait_until(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait until the predicate holds; the caller reads the connection meanwhile.
 
-        The predicate is cheap and thread-safe. None or a negative time-out means for ever. Returns its last value.
+        The predicate is cheap and thread-safe. None or a negative time-out means for ever. Returns its last
+        value.
         """
         self._check_process()
         deadline = None if timeout_s is None or timeout_s < 0 else clock.now() + timeout_s
@@ -516,8 +520,8 @@ class Session:
     def close(self, linger_s: float = 1.0) -> None:
         """Leave the cluster: tasks go on, their results stay with the controller. Repeating it does nothing.
 
-        What is still outstanding here fails with ClientClosed' reason. `linger_s` bounds the wait for what was
-        submitted and has not left this process.
+        What is still outstanding here fails with ClientClosed' reason. `linger_s` bounds the wait for what
+        was submitted and has not left this process.
         """
         if self._pid != os.getpid():
             return  # the connection is the parent's

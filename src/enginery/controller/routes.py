@@ -1,8 +1,9 @@
 """Which connection speaks for whom.
 
-A route is 0MQ's own random name for one connection. It means nothing until a hello binds it to an identity; a newer
-hello of the same identity takes over. The role comes from the transport's authentication of each message and
-decides which union of records the message is decoded with, so nobody can say what his role does not allow.
+A route is 0MQ's own random name for one connection. It means nothing until a hello binds it to an identity; a
+newer hello of the same identity takes over. The role comes from the transport's authentication of each
+message and decides which union of records the message is decoded with, so nobody can say what his role does
+not allow.
 """
 
 from __future__ import annotations

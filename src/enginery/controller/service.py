@@ -1,9 +1,9 @@
 """The controller's loop: receive → decide → drain → send.
 
-One thread. It wakes when messages have come, when the store has committed, or at the next deadline; takes what is
-there, up to `BATCH_MESSAGES`; lets the hub decide once; and sends each peer one message with all that is for it.
-Facts for the store are handed over at most every `STORE_INTERVAL_S`, so that a stream of short tasks costs few commits;
-what is acknowledged is acknowledged after its commit.
+One thread. It wakes when messages have come, when the store has committed, or at the next deadline; takes
+what is there, up to `BATCH_MESSAGES`; lets the hub decide once; and sends each peer one message with all that
+is for it. Facts for the store are handed over at most every `STORE_INTERVAL_S`, so that a stream of short
+tasks costs few commits; what is acknowledged is acknowledged after its commit.
 """
 
 from __future__ import annotations
@@ -174,6 +174,8 @@ class Controller:
             log.warning("refused %s %s: %s", *identity, refusal)
             self._reply(incoming, envelope.epoch, Refused(refusal))
             return
+        if not self.hub.knows(identity):
+            return  # too early: it will say hello again
         bound = self._routes.bind(incoming.route, incoming.role, hello, identity, envelope.epoch)
         bound.link = link
         log.info("hello from %s %s, epoch %d", *identity, envelope.epoch)
@@ -235,7 +237,7 @@ class Controller:
             self._waker.wake()
 
         if not self._store.append(facts, on_committed=on_committed):
-            # Its queue is full: nothing is acknowledged meanwhile, so clients and engines keep what they have.
+            # Its queue is full: nothing is acknowledged meanwhile, so clients and engines keep theirs.
             self._refused_batch = batch
             self._store_at = now + STORE_INTERVAL_S
 

@@ -1,8 +1,8 @@
 """Which blobs the controller holds, for whom, and which engine knows them already.
 
-A blob is a list of frames, passed on as it came and never joined here. It is held while an unfinished task or an
-undelivered result names it. Content-addressed ones (`keep`) stay afterwards, least recently used first out, within
-`kept_limit_bytes`; the others go with their last holder.
+A blob is a list of frames, passed on as it came and never joined here. It is held while an unfinished task or
+an undelivered result names it. Content-addressed ones (`keep`) stay afterwards, least recently used first
+out, within `kept_limit_bytes`; the others go with their last holder.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BlobTable:
         return f"<BlobTable of {len(self)} blobs, {self.total_bytes} bytes, {len(self._idle)} idle>"
 
     def on_piece(self, record: PutBlob, frame: Buffer, source: Hashable) -> None:
-        """A piece has arrived from a peer. Pieces come in order; a piece from the start begins the blob anew."""
+        """A piece has arrived from a peer. They come in order; one from the start begins the blob anew."""
         blob = self._blobs.get(record.blob)
         if blob is not None and blob.arrived_bytes == blob.size_bytes and blob.pieces:
             return  # already here: sent again after a new hello
@@ -71,13 +71,22 @@ class BlobTable:
             self._shrink()
 
     def on_source_gone(self, source: Hashable) -> None:
-        """A peer has left: what it had sent in part will never be complete."""
+        """A peer has left: what it had sent in part, or for a call that never came, is of no use."""
         for blob_id in [
             blob_id
             for blob_id, blob in self._blobs.items()
-            if blob.source == source and blob.arrived_bytes < blob.size_bytes and not blob.holders
+            if blob.source == source
+            and not blob.holders
+            and not (blob.keep and blob.arrived_bytes == blob.size_bytes)
         ]:
             self._forget(blob_id)
+
+    def drop_unheld(self, blobs: Iterable[BlobId]) -> None:
+        """These came with something that was not news: forget those that nothing else needs."""
+        for blob_id in blobs:
+            blob = self._blobs.get(blob_id)
+            if blob is not None and not blob.holders and not blob.keep:
+                self._forget(blob_id)
 
     def missing(self, blobs: Iterable[BlobId]) -> list[BlobId]:
         """Those that are not here in full."""
@@ -162,21 +171,23 @@ class BlobTable:
     def _forget(self, blob_id: BlobId) -> None:
         blob = self._blobs.pop(blob_id)
         self.total_bytes -= blob.arrived_bytes
+        if blob_id in self._idle:
+            del self._idle[blob_id]
+            self._idle_bytes -= blob.size_bytes
         if blob.keep:
             self._dropped.append(blob_id)
         for known in self._known.values():
             known.discard(blob_id)
 
     def _shrink(self) -> None:
-        while self._idle_bytes > self._kept_limit_bytes:
-            blob_id, _ = self._idle.popitem(last=False)
-            self._idle_bytes -= self._blobs[blob_id].size_bytes
-            self._forget(blob_id)
+        # The newest stays whatever its size: the call that needs it comes right behind it.
+        while self._idle_bytes > self._kept_limit_bytes and len(self._idle) > 1:
+            self._forget(next(iter(self._idle)))
 
     def check(self) -> None:
         assert self.total_bytes == sum(blob.arrived_bytes for blob in self._blobs.values())
         assert self._idle_bytes == sum(self._blobs[blob].size_bytes for blob in self._idle)
-        assert self._idle_bytes <= self._kept_limit_bytes
+        assert self._idle_bytes <= self._kept_limit_bytes or len(self._idle) == 1
         for blob_id, blob in self._blobs.items():
             idle = blob_id in self._idle
             assert idle <= (not blob.holders), blob_id

@@ -1,12 +1,12 @@
 """The dialling end of a connection: say hello, keep in touch, and say hello again when the thread is lost.
 
-The same for clients, engines, their control connections and hosts; what differs is the hello and what is done with
-the other records. `greeting` until a welcome comes, `bound` after it, `refused` for ever.
+The same for clients, engines, their control connections and hosts; what differs is the hello and what is done
+with the other records. `greeting` until a welcome comes, `bound` after it, `refused` for ever.
 
-The thread is lost when the controller asks for a hello (it does not know this route: it is new, or 0MQ has silently
-made a new connection), when messages are missing, or when a message is torn. Then a new epoch begins with a new
-hello, on the same connection; where nothing is heard at all, on a new one (`wants_redial`). Only after the welcome
-does the owner say again what the other side has not acknowledged.
+The thread is lost when the controller asks for a hello (it does not know this route: it is new, or 0MQ has
+silently made a new connection), when messages are missing, or when a message is torn. Then a new epoch begins
+with a new hello, on the same connection; where nothing is heard at all, on a new one (`wants_redial`). Only
+after the welcome does the owner say again what the other side has not acknowledged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What each engine has been given, and which engine has room.
 
-Room is a window of *time*, not a count: an engine is fed as many short tasks as fill `WINDOW_S` by their measured
-durations, so that a network round trip never leaves it idle, and no more, so that nothing waits behind a slow task
-that another engine could have run. A task whose duration is unknown is given only to an engine without work.
+Room is a window of *time*, not a count: an engine is fed as many short tasks as fill `WINDOW_S` by their
+measured durations, so that a network round trip never leaves it idle, and no more, so that nothing waits
+behind a slow task that another engine could have run. A task whose duration is unknown is given only to an
+engine without work.
 """
 
 from __future__ import annotations
@@ -81,14 +82,20 @@ class EngineLoad:
         if not self.in_flight:
             self.estimated_s = 0.0  # no drift from adding and subtracting
 
-    def recallable(self) -> list[Task]:
-        """Balanced tasks behind the first one that nobody has asked back yet, oldest first."""
+    def recallable(self, idle: Set[EngineId]) -> list[Task]:
+        """Tasks behind the first one that an idle engine may run and nobody asked back yet, oldest first."""
         tasks = iter(self.in_flight.values())
         next(tasks, None)
-        return [task for task in tasks if task.direct < 0 and not task.recalled]
+        return [
+            task
+            for task in tasks
+            if task.direct < 0
+            and not task.recalled
+            and (not task.options.candidates or any(engine in idle for engine in task.options.candidates))
+        ]
 
     def started_and_not(self, started: Set[TaskId] | None) -> tuple[list[Task], list[Task]]:
-        """Split what is in flight by the engine's proof of what it began; None = no proof, so all may have."""
+        """Split what is in flight by the engine's proof of what it began; None = no proof: all may have."""
         tasks = list(self.in_flight.values())
         if started is None:
             return tasks, []
@@ -141,9 +148,9 @@ class RoomIndex:
             del self._buckets[place][engine]
 
     @property
-    def idle_count(self) -> int:
+    def idle(self) -> Set[EngineId]:
         """Connected engines without a task."""
-        return len(self._buckets[0])
+        return self._buckets[0].keys()
 
     def least_loaded(self) -> EngineId | None:
         """The engine with the fewest tasks in flight; among equals the one that became so first."""

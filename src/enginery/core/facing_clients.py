@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enginery.core.deliveries import Deliveries
-from enginery.core.state import ClusterState
+from enginery.core.state import ClusterState, Launch
 from enginery.ids import (
     NO_ENGINE,
     BlobId,
@@ -14,6 +14,7 @@ from enginery.ids import (
     TaskId,
     make_task_id,
     task_client,
+    task_number,
 )
 from enginery.protocol.history import BlobKept, ClientSeen, TaskAccepted, TaskDelivered
 from enginery.protocol.link import Link
@@ -45,6 +46,8 @@ from enginery.protocol.ranges import NumberSet
 TASK_WINDOW = 50_000
 """Tasks that the controller holds for one client; more wait in the client's ledger."""
 BYTE_WINDOW = 512 << 20
+NUMBER_LIMIT = 1 << 32
+"""Larger task numbers would be another client's."""
 CLIENT_GRACE_S = 600.0
 """How long a client that vanished may stay away before its results are in the store only."""
 
@@ -58,7 +61,9 @@ def on_hello(state: ClusterState, hello: ClientHello, link: Link, *, now: float)
     _, is_new = state.registry.on_client_hello(client, hello.secret)
     if is_new:
         state.deliveries[client] = Deliveries()
-        state.accepted[client] = NumberSet(1)
+        # One that was given up and is back after all: its tasks have gone on.
+        unfinished = state.scheduler.unfinished_of(client)
+        state.accepted[client] = NumberSet(1, sorted(map(task_number, unfinished)))
         state.remember(ClientSeen(client, hello.secret, now))
     identity = ("client", client)
     state.links[identity] = link
@@ -89,14 +94,15 @@ def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: flo
     resend: list[int] = []
     wanted: set[BlobId] = set()
     for call in record.calls:
-        if call.number in accepted:
+        numbers = range(call.number, call.number + (len(call.engines) or 1))
+        if numbers.stop > NUMBER_LIMIT or any(number in accepted for number in numbers):
+            blobs.drop_unheld(call.blobs)
             continue  # said again after a hello
         missing = [*function_missing, *blobs.missing(call.blobs)] if call.blobs else function_missing
         if missing:
             resend.append(call.number)
             wanted.update(missing)
             continue
-        numbers = range(call.number, call.number + (len(call.engines) or 1))
         for number in numbers:
             accepted.add(number)
         needed = (options.function, *call.blobs) if options.function else call.blobs
@@ -194,14 +200,15 @@ def on_start_engines(state: ClusterState, client: ClientId, record: StartEngines
             client,
             Answer(
                 record.request,
-                "no host of this cluster can start engines; start some with `enginery engine` where they should run",
+                "no host of this cluster can start engines; "
+                "start some with `enginery engine` where they should run",
             ),
         )
         return
     wanted = state.registry.reserve_engines(record.count)
-    launch = max(state.launches, default=0) + 1
-    state.launches[launch] = (client, record.request)
-    state.say("host", host, LaunchEngines(launch, wanted))
+    state.launch_count += 1
+    state.launches[state.launch_count] = Launch(client, record.request, host)
+    state.say("host", host, LaunchEngines(state.launch_count, wanted))
 
 
 def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enginery.core.liveness import GRACE_S
 from enginery.core.state import ClusterState
-from enginery.ids import EngineId, HostKey, task_client
+from enginery.ids import NO_ENGINE, EngineId, HostKey, task_client
 from enginery.protocol.history import EngineJoined, TaskText
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
@@ -18,6 +18,7 @@ from enginery.protocol.messages import (
     EnginesChanged,
     EnginesStarted,
     EngineWelcome,
+    Goodbye,
     HostHello,
     HostWelcome,
     Output,
@@ -68,14 +69,14 @@ def on_results(state: ClusterState, engine: EngineId, record: Results, *, now: f
     seen = state.results_seen[engine]
     for number, result in enumerate(record.results, record.first):
         if not seen.add(number):
+            state.blobs.drop_unheld(result.blobs)
             continue  # said again after a hello
         if state.blobs.missing(result.blobs):
             # The link delivers blobs before what names them; an engine that breaks this has a defect.
             result.status, result.blobs = Status.REFUSED, ()
         taken = state.scheduler.on_result(engine, result, now=now)
-        if not taken and result.blobs:
-            state.blobs.hold(result.blobs)
-            state.blobs.release(result.blobs)  # nobody will ever ask for them
+        if not taken:
+            state.blobs.drop_unheld(result.blobs)  # nobody will ever ask for them
     state.on_results_seen(engine)
 
 
@@ -90,12 +91,13 @@ def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing
         state.run(engine, task, announce=False)
 
 
-def on_goodbye(state: ClusterState, engine: EngineId, *, now: float) -> None:
-    """It leaves on purpose, and says so itself: it has started nothing that it has not reported."""
+def on_goodbye(state: ClusterState, engine: EngineId, goodbye: Goodbye, *, now: float) -> None:
+    """It leaves on purpose, and says itself what it has begun and not reported."""
     record = state.registry.engines[engine]
     state.registry.on_engine_ended(record.key)
+    started = frozenset({goodbye.running} if goodbye.running else ())
     state.forget_engine(
-        record.key, cause="it was stopped", status=Status.ENGINE_DIED, started=frozenset(), now=now
+        record.key, cause="it was stopped", status=Status.ENGINE_DIED, started=started, now=now
     )
 
 
@@ -109,9 +111,12 @@ def on_ping(state: ClusterState, engine: EngineId) -> None:
 def on_control_hello(
     state: ClusterState, hello: ControlHello, link: Link, *, now: float
 ) -> tuple[EngineId, str]:
+    """Bind an engine's control connection. NO_ENGINE and no refusal: not now, it will say hello again."""
     record = state.registry.engine_by_key(hello.key)
-    if record is None or not state.registry.owns_engine(hello.key, hello.secret):
-        return EngineId(-1), "no engine has registered with this key and secret"
+    if record is None:
+        return NO_ENGINE, ""  # its task connection has not said hello (again): user code may run for hours
+    if not state.registry.owns_engine(hello.key, hello.secret):
+        return record.engine, "another process has registered under this engine's key"
     identity = ("control", record.engine)
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now)
@@ -124,6 +129,11 @@ def on_control_hello(
 
 def on_taken_back(state: ClusterState, engine: EngineId, record: TakenBack, *, now: float) -> None:
     state.scheduler.on_taken_back(engine, record.taken, record.kept, now=now)
+
+
+def on_control_goodbye(state: ClusterState, engine: EngineId) -> None:
+    state.disconnect(("control", engine))
+    state.liveness.on_left(("control", engine))
 
 
 def on_output(state: ClusterState, engine: EngineId, record: EngineOutput) -> None:
@@ -158,13 +168,18 @@ def on_engine_exited(state: ClusterState, record: EngineExited, *, now: float) -
 def on_engines_started(state: ClusterState, record: EnginesStarted) -> None:
     asked = state.launches.pop(record.request, None)
     if asked is not None:
-        client, number = asked
         engines = [process.wanted for process in record.processes]
-        state.say("client", client, Answer(number, record.error, engines))
+        state.say("client", asked.client, Answer(asked.request, record.error, engines))
 
 
 def on_host_goodbye(state: ClusterState, key: HostKey) -> None:
     state.registry.on_host_gone(key)
+    for number, asked in list(state.launches.items()):
+        if asked.host == key:
+            del state.launches[number]
+            state.say(
+                "client", asked.client, Answer(asked.request, "the host that was to start them has left")
+            )
     state.disconnect(("host", key))
     state.liveness.on_left(("host", key))
 

@@ -1,7 +1,8 @@
 """One controller's decisions behind one door: records in, records on links and facts for the store out.
 
-The service around it owns sockets, clock and store. It binds connections with `on_hello`, passes every record to
-`on_record`, reports routes that are gone with `on_disconnected`, and after each batch of input calls `settle`.
+The service around it owns sockets, clock and store. It binds connections with `on_hello`, passes every record
+to `on_record`, reports routes that are gone with `on_disconnected`, and after each batch of input calls
+`settle`.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Started: lambda state, key, record, now: engines.on_started(state, key, record),
         m.BlobsMissing: lambda state, key, record, now: engines.on_blobs_missing(state, key, record),
         m.Ping: lambda state, key, record, now: engines.on_ping(state, key),
-        m.Goodbye: lambda state, key, record, now: engines.on_goodbye(state, key, now=now),
+        m.Goodbye: lambda state, key, record, now: engines.on_goodbye(state, key, record, now=now),
     },
     "control": {
         m.TakenBack: lambda state, key, record, now: engines.on_taken_back(state, key, record, now=now),
         m.EngineOutput: lambda state, key, record, now: engines.on_output(state, key, record),
         m.Ping: lambda state, key, record, now: _pong(state, "control", key),
-        m.Goodbye: lambda state, key, record, now: state.disconnect(("control", key)),
+        m.Goodbye: lambda state, key, record, now: engines.on_control_goodbye(state, key),
     },
     "host": {
         m.EngineExited: lambda state, key, record, now: engines.on_engine_exited(state, record, now=now),
@@ -56,7 +57,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Goodbye: lambda state, key, record, now: engines.on_host_goodbye(state, key),
     },
 }
-"""Every record that a bound peer may send, by the kind of peer. Hellos have their own door, pieces of blobs too."""
+"""Every record that a bound peer may send, by the kind of peer. Hellos and blobs have other doors."""
 
 
 def _pong(state: ClusterState, kind: str, key: Any) -> None:
@@ -76,7 +77,10 @@ class Hub:
     # ------------------------------------------------------------ facts
 
     def on_hello(self, hello: m.Record, link: Link, *, now: float) -> tuple[Identity, str]:
-        """Bind a peer to its identity. Returns it, and why it is refused (nothing if it is welcome)."""
+        """Bind a peer to its identity. Returns it, and why it is refused (nothing if it is welcome).
+
+        Without a refusal and unknown (`knows`): it came too early, and gets no answer.
+        """
         state = self.state
         if isinstance(hello, m.ClientHello):
             return ("client", hello.client), clients.on_hello(state, hello, link, now=now)
@@ -104,7 +108,9 @@ class Hub:
             if record.keep and kind == "client":
                 clients.on_function_arrived(self.state, record.blob)
             return
-        DOORS[kind][type(record)](self.state, key, record, now)
+        door = DOORS[kind].get(type(record))
+        if door is not None:  # else a hello in mid-batch, which means nothing
+            door(self.state, key, record, now)
 
     def on_heard(self, identity: Identity, *, now: float) -> None:
         self.state.liveness.on_heard(identity, now=now)

@@ -1,9 +1,9 @@
 """The client's side: what it has asked for, what was accepted, what has come back.
 
-A submission is *queued* (over the credit, or not yet pumped), *sent*, *accepted* (committed at the controller), and
-gone when its last task has ended. What is not accepted is sent again after each hello; what was accepted is the
-controller's to keep. Credits bound what the controller must hold for this client: tasks and bytes sent and not
-finished. Above `BACKLOG` unsent calls the shell makes the caller wait.
+A submission is *queued* (over the credit, or not yet pumped), *sent*, *accepted* (committed at the
+controller), and gone when its last task has ended. What is not accepted is sent again after each hello; what
+was accepted is the controller's to keep. Credits bound what the controller must hold for this client: tasks
+and bytes sent and not finished. Above `BACKLOG` unsent calls the shell makes the caller wait.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Ledger(Generic[Promise]):
         self._aborting: set[TaskId] = set()
         self._received = NumberSet()  # deliveries; a large result may be overtaken by later ones
         self._reported = 0
+        self._has_taken_much = False  # since the last report: blobs fill the controller's window fast
         self._finished = 0
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class Ledger(Generic[Promise]):
     @property
     def has_output(self) -> bool:
         """Whether `pump` would have something to say."""
-        return bool(self._queued) or self._received.low - self._reported >= TAKEN_PER_REPORT
+        return bool(self._queued) or self._is_report_due
 
     def promise(self, task: TaskId) -> Promise | None:
         """The promise of an unfinished task."""
@@ -142,7 +143,8 @@ class Ledger(Generic[Promise]):
     ) -> TaskId:
         """Take a call; `promises` has one entry per task. Returns the first task's id, the others follow it.
 
-        `blobs` holds the function's blob (if the options name one) and those that the payload refers to, in order.
+        `blobs` holds the function's blob (if the options name one) and those that the payload refers to, in
+        order.
         """
         number = self._next_number
         self._next_number += len(promises)
@@ -216,8 +218,8 @@ class Ledger(Generic[Promise]):
     def on_welcome(self, welcome: ClientWelcome, link: Link) -> list[tuple[Promise, TaskResult]]:
         """A hello was answered: send again what is not accepted. Returns tasks that are lost for good.
 
-        The queue and all sums are made anew from the tasks themselves, so that whatever an interrupt (Ctrl-C) in
-        mid-step may have left half done is whole again after the hello that follows it.
+        The queue and all sums are made anew from the tasks themselves, so that whatever an interrupt (Ctrl-C)
+        in mid-step may have left half done is whole again after the hello that follows it.
         """
         self._task_window, self._byte_window = welcome.task_window, welcome.byte_window
         self._received = NumberSet(welcome.first_delivery)
@@ -271,8 +273,8 @@ class Ledger(Generic[Promise]):
     def on_finished(self, first: int, results: Sequence[TaskResult]) -> list[tuple[Promise, TaskResult]]:
         """Deliveries have come. Returns those that are news, and changes nothing.
 
-        A result counts as taken when its promise has it: the shell fulfils the promises and then says `on_taken`.
-        If it is interrupted in between, the results come again after the next hello.
+        A result counts as taken when its promise has it: the shell fulfils the promises and then says
+        `on_taken`. If it is interrupted in between, the results come again after the next hello.
         """
         return [
             (submission.promises[task_number(result.task) - submission.call.number], result)
@@ -285,6 +287,8 @@ class Ledger(Generic[Promise]):
         """The promises of these deliveries are fulfilled."""
         add = self._received.add
         for number, result in enumerate(results, first):
+            if result.blobs:
+                self._has_taken_much = True
             if add(number):
                 submission = self._tasks.get(task_number(result.task))
                 if submission is not None:
@@ -294,7 +298,7 @@ class Ledger(Generic[Promise]):
 
     def pump(self, link: Link) -> None:
         """Hand queued calls to the link, as far as the credit goes, as few records."""
-        if self._queued or self._received.low - self._reported >= TAKEN_PER_REPORT:
+        if self._queued or self._is_report_due:
             self.report(link)
         options: TaskOptions | None = None
         calls: list[Call] = []
@@ -328,9 +332,15 @@ class Ledger(Generic[Promise]):
         """Tell the controller what has arrived, so that it need not keep it."""
         if self._received.low > self._reported:
             self._reported = self._received.low
+            self._has_taken_much = False
             link.put(Received(self._reported))
 
     # ------------------------------------------------------------ inside
+
+    @property
+    def _is_report_due(self) -> bool:
+        taken = self._received.low - self._reported
+        return taken >= TAKEN_PER_REPORT or (taken > 0 and self._has_taken_much)
 
     def _has_credit(self) -> bool:
         if not self._sent_tasks:
@@ -338,7 +348,7 @@ class Ledger(Generic[Promise]):
         return self._sent_tasks < self._task_window and self._sent_bytes < self._byte_window
 
     def _upload(self, submission: _Submission[Promise], link: Link) -> bool:
-        """Queue the blobs that the controller does not have. True if the call must not overtake the bulk lane."""
+        """Queue the blobs that the controller lacks. True if the call must not overtake the bulk lane."""
         in_bulk = bool(submission.call.blobs)  # a kept one may still be there, put by an earlier call
         for blob in submission.blobs:
             if blob.keep:
@@ -413,5 +423,6 @@ class Ledger(Generic[Promise]):
             id(submission) for submission in (*sent, *queued)
         }
         for submission in queued:
-            assert not submission.sent and not submission.accepted
+            assert not submission.sent
+            assert not submission.accepted
         assert self._aborting <= self.outstanding()

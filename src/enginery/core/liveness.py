@@ -1,8 +1,8 @@
 """Who has been silent for how long, and what follows.
 
-Silence is no proof of anything: an engine may hold the GIL for minutes while 0MQ's own thread answers for it. So a
-silent peer is first probed (a message to its route; the transport answers GONE if there is no such route any more).
-A peer without a route is *disconnected* and has `grace_s` to say hello again; then it is given up.
+Silence is no proof of anything: an engine may hold the GIL for minutes while 0MQ's own thread answers for it.
+So a silent peer is first probed (a message to its route; the transport answers GONE if there is no such route
+any more). A peer without a route is *disconnected* and has `grace_s` to say hello again; then it is given up.
 """
 
 from __future__ import annotations

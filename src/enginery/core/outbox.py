@@ -1,4 +1,4 @@
-"""What the controller's machines may say: a small interface that the service drains once per batch of input."""
+"""What the scheduler may say: a small interface that is drained once per batch of input."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from enginery.core.tasks import Task, TaskState
 class ReadyQueue:
     """Ready tasks of one kind of destination.
 
-    A task that stops being ready while it waits (it was aborted) is skipped when its turn comes; `discard` only
-    keeps the count right, so that nothing is searched for.
+    A task that stops being ready while it waits (it was aborted) is skipped when its turn comes; `discard`
+    only keeps the count right, so that nothing is searched for.
     """
 
     __slots__ = ("_by_priority", "_length", "_order")
@@ -59,8 +59,11 @@ class ReadyQueue:
         return None
 
     def discard(self) -> None:
-        """One of the tasks inside has stopped being ready."""
+        """One of the tasks inside stops being ready."""
         self._length -= 1
+        if not self._length:
+            self._by_priority.clear()
+            self._order.clear()
 
     def _lane(self, priority: int) -> deque[Task]:
         lane = self._by_priority.get(priority)

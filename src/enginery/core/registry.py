@@ -1,7 +1,7 @@
 """Who belongs to the cluster: engines, clients and hosts, and the rules by which they come, stay and go.
 
-An identity is bound by hello: the first one brings a secret, and only who repeats it may speak for that identity
-again. Where a peer is reached (its route) is the shell's business; here it is connected or not.
+An identity is bound by hello: the first one brings a secret, and only who repeats it may speak for that
+identity again. Where a peer is reached (its route) is the shell's business; here it is connected or not.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Registry:
         if ours != theirs:
             return (
                 f"it runs Python {theirs[0]}.{theirs[1]} and the controller {ours[0]}.{ours[1]}; "
-                "functions travel as byte code, so both must be the same: start it with the controller's Python"
+                "functions travel as byte code, so both must be the same: "
+                "start it with the controller's Python"
             )
         return ""
 
@@ -162,5 +163,6 @@ class Registry:
     def check(self) -> None:
         assert {record.key for record in self.engines.values()} == self._by_key.keys()
         for engine, record in self.engines.items():
-            assert record.engine == engine and engine < self._next
+            assert record.engine == engine
+            assert engine < self._next
         assert self._reserved.isdisjoint(self.engines)

@@ -1,11 +1,13 @@
 """Which engine runs which task, when: the only place where a task changes its state.
 
-Cost: submit, send and finish of one task together take about 10 µs of this file (`scripts/bench --only scheduler`);
-each step is one table lookup and a few dictionary operations, never a scan over engines or tasks.
+Cost: submit, send and finish of one task together take about 10 µs of this file (`scripts/bench --only
+scheduler`); each step is one table lookup and a few dictionary operations, never a scan over engines or
+tasks.
 
-The shell calls `on_<fact>` for everything that comes in and then `dispatch` once, which fills the engines' windows.
-Direct tasks of an engine go before balanced ones. An engine that has run dry while others hold unstarted balanced
-tasks takes half of theirs (`on_tick`), so that a wrong estimate costs a round trip and not the length of a task.
+The shell calls `on_<fact>` for everything that comes in and then `dispatch` once, which fills the engines'
+windows. Direct tasks of an engine go before balanced ones. An engine that has run dry while others hold
+unstarted balanced tasks takes half of theirs (`on_tick`), so that a wrong estimate costs a round trip and not
+the length of a task.
 """
 
 from __future__ import annotations
@@ -114,8 +116,7 @@ class Scheduler:
         load.connected = True
         self._room.update(load)
         known = set(held)
-        lost = [task for task in load.in_flight.values() if (task.task_id, task.attempt) not in known]
-        return lost
+        return [task for task in load.in_flight.values() if (task.task_id, task.attempt) not in known]
 
     def on_engine_gone(
         self, engine: EngineId, *, cause: str, status: Status, started: Set[TaskId] | None, now: float
@@ -221,7 +222,7 @@ class Scheduler:
         return True
 
     def on_resend_wanted(self, engine: EngineId, task_id: TaskId, attempt: int) -> Task | None:
-        """The engine has forgotten blobs of this task and dropped it; the task to send again, if it still counts."""
+        """The engine lacks blobs of this task and has dropped it. Returns it if it is to be sent again."""
         return self._present(engine, task_id, attempt)
 
     def on_taken_back(
@@ -365,7 +366,7 @@ class Scheduler:
         self._outbox.release(task, load.engine)
 
     def _measure(self, load: EngineLoad, task: Task, result: EngineResult) -> None:
-        # From the end of the task before, if that is when the engine could begin: its own overhead counts too.
+        # From the end of the task before, if the engine could begin then: its own overhead counts too.
         began = max(load.last_result_at, task.sent_at)
         if not 0 < began <= result.completed:
             began = result.started
@@ -411,19 +412,24 @@ class Scheduler:
 
     def _plan_recall(self, now: float, interval_s: float = RECALL_INTERVAL_S) -> None:
         """Look again soon while somebody is idle and somebody else has a backlog."""
-        idle = self._room.idle_count
+        idle = len(self._room.idle)
         if self._recall_at is None and idle and self._in_flight > len(self._engines) - idle:
             self._recall_at = now + interval_s
 
     def _recall(self) -> bool:
-        """Ask the longest backlogs back by half, one for each idle engine. False if there was nothing to ask."""
+        """Ask the longest backlogs back by half, one for each idle engine. False if there was none."""
+        idle = self._room.idle
         backlogs = sorted(
-            ((load.recallable(), load.engine) for load in self._engines.values() if len(load.in_flight) > 1),
+            (
+                (load.recallable(idle), load.engine)
+                for load in self._engines.values()
+                if len(load.in_flight) > 1
+            ),
             key=lambda backlog: len(backlog[0]),
             reverse=True,
         )
         asked = False
-        for tasks, engine in backlogs[: self._room.idle_count]:
+        for tasks, engine in backlogs[: len(idle)]:
             # The tail half: the engine will reach it last, so the claim is rarely too late.
             tail = tasks[len(tasks) // 2 :]
             if tail:

@@ -1,8 +1,8 @@
 """The machines of one controller together, and what they have said since the last drain.
 
-`ClusterState` is what the doors (`facing_clients`, `facing_engines`, `facing_hosts`) act on, and it is the scheduler's
-outbox: effects become records on the links of those who are connected, and facts for the history store. The service
-drains it once per batch of input, so that tasks of one batch share records and messages.
+`ClusterState` is what the doors (`facing_clients`, `facing_engines`, `facing_hosts`) act on, and it is the
+scheduler's outbox: effects become records on the links of those who are connected, and facts for the history
+store. The service drains it once per batch of input, so that tasks of one batch share records and messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from enginery.core.liveness import Liveness
 from enginery.core.registry import Registry
 from enginery.core.scheduler import Scheduler
 from enginery.core.tasks import Task
-from enginery.ids import BlobId, ClientId, EngineId, EngineKey, TaskId, task_client, task_number
+from enginery.ids import BlobId, ClientId, EngineId, EngineKey, HostKey, TaskId, task_client, task_number
 from enginery.protocol.history import BlobDropped, EngineGone, HistoryFact, TaskEnded
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
@@ -44,6 +44,14 @@ CALLS_PER_RECORD = 500
 BYTES_PER_RECORD = 1 << 18
 
 
+class Launch(NamedTuple):
+    """Engines that a host was asked to start."""
+
+    client: ClientId
+    request: int  # the client's number
+    host: HostKey
+
+
 class Commit(NamedTuple):
     """What may be acknowledged once a batch of facts is safe."""
 
@@ -66,7 +74,8 @@ class ClusterState:
         self.deliveries: dict[ClientId, Deliveries] = {}
         self.accepted: dict[ClientId, NumberSet] = {}
         self.results_seen: dict[EngineId, NumberSet] = {}
-        self.launches: dict[int, tuple[ClientId, int]] = {}  # our number -> who asked, under which number
+        self.launches: dict[int, Launch] = {}  # by our number, which is never used again
+        self.launch_count = 0
         self.is_shutting_down = False
         self._touched: dict[Identity, None] = {}
         self._runs: dict[EngineId, list[tuple[Task, bool]]] = {}
@@ -123,6 +132,7 @@ class ClusterState:
         client = task_client(task.task_id)
         deliveries = self.deliveries.get(client)
         if deliveries is None:
+            self.blobs.drop_unheld(result.blobs)
             return  # its client has left; the store remembers
         self.blobs.hold(result.blobs)
         deliveries.add(result, self.blobs.size_bytes(result.blobs))

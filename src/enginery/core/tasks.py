@@ -4,22 +4,22 @@ Theory
 ======
 
 A task is *ready* from the moment the controller takes it. The scheduler gives it to an engine: *sent*. The
-engine runs what it was sent in the order of arrival; for tasks that are expected to last it says when it begins:
-*running*. Short tasks are never announced: their result says that they ran. Until a task has started it can be
-taken back, and then it is ready again, at the front of its queue. Whether a task "has started" or "was taken back"
-is one atomic claim in the engine; the controller never guesses.
+engine runs what it was sent in the order of arrival; for tasks that are expected to last it says when it
+begins: *running*. Short tasks are never announced: their result says that they ran. Until a task has started
+it can be taken back, and then it is ready again, at the front of its queue. Whether a task "has started" or
+"was taken back" is one atomic claim in the engine; the controller never guesses.
 
-A task ends exactly once: *done* (it returned), *failed* (it raised, or its engine died, or there is none to run it)
-or *cancelled* (it was taken out before it started). A failed attempt with retries left goes back to ready with the
-next attempt number. Facts about another attempt than the present one, and facts about a task that has ended, are
-late: they change nothing, and the scheduler drops them before they come to this table.
+A task ends exactly once: *done* (it returned), *failed* (it raised, or its engine died, or there is none to
+run it) or *cancelled* (it was taken out before it started). A failed attempt with retries left goes back to
+ready with the next attempt number. Facts about another attempt than the present one, and facts about a task
+that has ended, are late: they change nothing, and the scheduler drops them before they come to this table.
 
-When an engine is gone, what it had started (proved by its status page, else assumed for all it was sent) is *lost
-started*; what it had not started is *lost unstarted* and, being harmless to run elsewhere, ready again unless it
-was meant for that very engine.
+When an engine is gone, what it had started (proved by its status page, else assumed for all it was sent) is
+*lost started*; what it had not started is *lost unstarted* and, being harmless to run elsewhere, ready again
+unless it was meant for that very engine.
 
-`TRANSITIONS` is the whole machine. A pair that is not in it is a defect of the caller and raises `KeyError` before
-anything has changed.
+`TRANSITIONS` is the whole machine. A pair that is not in it is a defect of the caller and raises `KeyError`
+before anything has changed.
 """
 
 from __future__ import annotations

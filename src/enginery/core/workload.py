@@ -1,9 +1,10 @@
 """The engine's side: what it was given, what it has claimed, and results nobody has confirmed yet.
 
-Each (task, attempt) is held from its arrival until its result is known to be stored. *Starting* it and *giving it
-back* are the two claims, and whichever comes first is final; the main thread starts, the control thread gives
-back, and the service's lock makes each claim atomic. What was given back is remembered: the task may come after it
-(two connections share no order), or come again after a hello, while the answer is still on its way.
+Each (task, attempt) is held from its arrival until its result is known to be stored. *Starting* it and
+*giving it back* are the two claims, and whichever comes first is final; the main thread starts, the control
+thread gives back, and the service's lock makes each claim atomic. What was given back is remembered: the task
+may come after it (two connections share no order), or come again after a hello, while the answer is still on
+its way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine's control thread: it answers while the main thread runs user code.
 
-It has its own connection. It gives tasks back, stops the engine, and sends what tasks print. It never touches the
-main thread's connection; what both use (the workload, the output) has a lock of its own.
+It has its own connection. It gives tasks back, stops the engine, and sends what tasks print. It never touches
+the main thread's connection; what both use (the workload, the output) has a lock of its own.
 """
 
 from __future__ import annotations

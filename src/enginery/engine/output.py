@@ -1,9 +1,9 @@
 """What tasks print: kept apart by task, sent while they run, attached to their results when short.
 
-`sys.stdout` and `sys.stderr` of an engine are `TaskStream`s. Text goes to the task that the main thread runs at that
-moment; between tasks it goes to the engine's log. Writers only append; the control thread, woken at the first text,
-collects what has gathered after `GATHER_S` and sends it, so a task that prints much costs few messages. What is left
-when the task ends and fits travels with its result.
+`sys.stdout` and `sys.stderr` of an engine are `TaskStream`s. Text goes to the task that the main thread runs
+at that moment; between tasks it goes to the engine's log. Writers only append; the control thread, woken at
+the first text, collects what has gathered after `GATHER_S` and sends it, so a task that prints much costs few
+messages. What is left when the task ends and fits travels with its result.
 """
 
 from __future__ import annotations

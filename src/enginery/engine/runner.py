@@ -62,12 +62,12 @@ class Runner:
         payload: bytes,
         buffers: Sequence[Buffer],
     ) -> Outcome:
-        """Run a task. User code's exceptions, `SystemExit` included, are its outcome; only `StopRunning` escapes."""
+        """Run a task. What user code raises, `SystemExit` too, is its outcome; only `StopRunning` escapes."""
         try:
             return self._kinds[kind](function, function_data, payload, buffers)
         except StopRunning:
             raise
-        except BaseException as error:  # a task may raise anything; nothing of it may end the engine
+        except BaseException as error:  # noqa: BLE001 - a task may raise anything and ends no engine
             return Outcome(Status.ERROR, self.failure(error, kind))
 
     def has_function(self, function: BlobId) -> bool:
@@ -101,7 +101,7 @@ class Runner:
     def _map_rows(
         self, function: Callable[..., Any], columns: tuple[list[Any], ...]
     ) -> tuple[list[Any], list[Failure]]:
-        """Call the function for each row. A row that fails has None for a value and does not stop the rest."""
+        """Call the function for each row. A row that fails has None for its value and stops no other."""
         values: list[Any] = []
         failures: list[Failure] = []
         rows = zip(*columns, strict=True)
@@ -117,7 +117,7 @@ class Runner:
                 return values, failures
             except StopRunning:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever a row raises is that row's failure
                 failures.append(_in_row(len(values), self.failure(error, Kind.MAP)))
                 values.append(None)
 
@@ -125,7 +125,7 @@ class Runner:
         self, function: BlobId, data: Buffer | None, payload: bytes, buffers: Sequence[Buffer]
     ) -> Outcome:
         (text, filename), _ = unpack_with_companions(payload, buffers)
-        exec(compile_source(text, filename), self._namespace)  # noqa: S102 - running users' code is the job
+        exec(compile_source(text, filename), self._namespace)
         return Outcome(Status.OK, pack(None))
 
     def _push(
@@ -137,7 +137,7 @@ class Runner:
             if name.isidentifier():
                 self._namespace[name] = value
             else:  # view["a.b"] = value, view["a[0]"] = value
-                exec(f"{name} = __pushed", self._namespace, {"__pushed": value})  # noqa: S102
+                exec(f"{name} = __pushed", self._namespace, {"__pushed": value})
         return Outcome(Status.OK, pack(None))
 
     def _pull(

@@ -1,8 +1,8 @@
 """The engine's main thread: receive → claim → run → report.
 
-It owns the task connection and runs user code, so signals, matplotlib, MPI and event loops behave as in any script.
-While user code runs nothing is received here; the control thread answers instead. Results of short tasks gather for
-`FLUSH_S` and travel together; the result of a task after which nothing waits leaves at once.
+It owns the task connection and runs user code, so signals, matplotlib, MPI and event loops behave as in any
+script. While user code runs nothing is received here; the control thread answers instead. Results of short
+tasks gather for `FLUSH_S` and travel together; the result of a task after which nothing waits leaves at once.
 
 Cost per short task: about 10 µs beside the user's code (`scripts/bench --only tasks`).
 """
@@ -26,10 +26,10 @@ from enginery.engine.control import Calls, ControlThread
 from enginery.engine.namespace import make_main
 from enginery.engine.output import OutputCollector, TaskStream
 from enginery.engine.runner import Outcome, Runner, StopRunning
-from enginery.ids import NO_ENGINE, BlobId, EngineId
-from enginery.protocol.assembly import BlobCache
+from enginery.ids import NO_ENGINE, BlobId, EngineId, TaskId
 from enginery.objects.packing import Packed
 from enginery.protocol import codec
+from enginery.protocol.assembly import BlobCache
 from enginery.protocol.codec import Buffer
 from enginery.protocol.link import cut_blob
 from enginery.protocol.messages import (
@@ -93,12 +93,14 @@ class Engine:
         self._namespace = make_main()
         self._page = StatusPage.create(Path(spec.status_page)) if spec.status_page else None
         self._waker = Waker()  # wakes this thread
+        self._wakers = (self._waker,)
         self._control_waker = Waker()
         self._output = OutputCollector(self._control_waker.wake)
         self._control: ControlThread | None = None
         self._runner: Runner | None = None
         self.engine = NO_ENGINE
         self._in_user_code = False
+        self._running = TaskId(0)
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -134,8 +136,8 @@ class Engine:
         else:
             self._control_channel.close()
         if self._dialer.is_bound:
-            self._report(clock.now())
-            self._dialer.link.put(Goodbye())
+            self._report()
+            self._dialer.link.put(Goodbye(self._running))
             self._send()
         self._channel.close(linger_s=0.5)
         self._waker.close()
@@ -156,18 +158,19 @@ class Engine:
     # ------------------------------------------------------------ the loop
 
     def _loop(self) -> None:
+        channel = self._channel
         while not self._stopping and not self._dialer.refusal:
             now = clock.now()
             self._receive(now)
             if self._run_some(now):
                 continue
-            now = clock.now()
-            self._report(now)
+            self._report()
             self._keep_in_touch(now)
             self._send()
+            if channel.pending():
+                continue
             deadline = self._dialer.next_deadline()
-            timeout_s = None if deadline is None else max(deadline - clock.now(), 0.0)
-            self._channel.wait(timeout_s, (self._waker,))
+            channel.wait(None if deadline is None else max(deadline - clock.now(), 0.0), self._wakers)
             self._waker.clear()
 
     def _run_some(self, now: float) -> bool:
@@ -184,7 +187,7 @@ class Engine:
             now = clock.now()
         if ran:
             self._dialer.on_asleep(now=now)
-            self._report(now)
+            self._report()
             self._send()
         return ran
 
@@ -194,14 +197,15 @@ class Engine:
         options, call = work.options, work.call
         if options.announce:
             self._dialer.link.put(Started(call.task, call.attempt))
-            self._report(clock.now())
+            self._report()
             self._send()
+        self._running = call.task
         if self._page is not None:
             self._page.start(call.task)
         self._output.begin(call.task)
         started = clock.now()
         try:
-            # The flag is set inside the try: an interrupt that comes later than the task must find it cleared.
+            # Set inside the try: an interrupt that comes later than the task must find it cleared.
             self._in_user_code = True
             outcome = runner.run(options.kind, options.function, work.function, call.payload, work.buffers)
             self._in_user_code = False
@@ -214,18 +218,6 @@ class Engine:
         stdout, stderr, outputs = self._output.end()
         if self._page is not None:
             self._page.finish()
-        self._finish(attempt, outcome, started, completed, stdout, stderr, outputs)
-
-    def _finish(
-        self,
-        attempt: Attempt,
-        outcome: Outcome,
-        started: float,
-        completed: float,
-        stdout: str,
-        stderr: str,
-        outputs: int,
-    ) -> None:
         packed = outcome.packed
         blobs: list[Blob] = []
         if packed.buffers:
@@ -246,6 +238,7 @@ class Engine:
         self._unstored_bytes += packed.size_bytes
         with self._lock:
             self._workload.on_finished(result)
+        self._running = TaskId(0)
 
     # ------------------------------------------------------------ in
 
@@ -344,7 +337,7 @@ class Engine:
             first_result,
         )
 
-    def _report(self, now: float) -> None:
+    def _report(self) -> None:
         """Queue the results that have gathered."""
         if not self._dialer.is_bound:
             return

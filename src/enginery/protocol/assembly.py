@@ -1,7 +1,8 @@
 """Blobs put together again where they are used: in engines and clients.
 
-A blob of one frame is that frame, uncopied. A larger one is copied once, piece by piece as the pieces come, into a
-buffer of its size. Kept blobs (functions, constants) stay in a bounded cache; the others are handed out once.
+A blob of one frame is that frame, uncopied. A larger one is copied once, piece by piece as the pieces come,
+into a buffer of its size. Kept blobs (functions, constants) stay in a bounded cache; the others are handed
+out once.
 """
 
 from __future__ import annotations

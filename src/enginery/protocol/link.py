@@ -1,15 +1,17 @@
 """One connection's bookkeeping, the same on both ends: what goes out next, and what may come in.
 
 0MQ keeps order and loses nothing while a connection lives, and says nothing when it silently resumes in
-mid-stream on a new one (TRAPS 3). So every message carries its epoch (the hello it belongs to) and its number:
+mid-stream on a new one (TRAPS 3). So every message carries its epoch (the hello it belongs to) and its
+number:
 
 * a number already seen, or an older epoch, is dropped (`Verdict.STALE`);
-* a number too high means that messages were lost (`Verdict.GAP`): the receiver asks for a new hello, and after
-  it each side says again what the other has not acknowledged.
+* a number too high means that messages were lost (`Verdict.GAP`): the receiver asks for a new hello, and
+  after it each side says again what the other has not acknowledged.
 
-Two lanes go out. Records and small blobs (functions) wait in the small lane. Pieces of larger blobs, and records that
-need them, wait in the bulk lane, which never has more than `window_bytes` under way: the receiver's running total of bulk bytes comes back
-with every message. So a short task overtakes a gigabyte, and nobody's memory grows with a slow peer.
+Two lanes go out. Records and small blobs (functions) wait in the small lane. Pieces of larger blobs, and
+records that need them, wait in the bulk lane, which never has more than `window_bytes` under way: the
+receiver's running total of bulk bytes comes back with every message. So a short task overtakes a gigabyte,
+and nobody's memory grows with a slow peer.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from enginery.protocol.messages import FRAME_LIMIT, INLINE_LIMIT, Envelope, PutB
 
 BULK_WINDOW_BYTES = 16 << 20
 HEADER_BYTES = 1 << 19
-"""Estimated bytes of records in one message; each record is far smaller than what is left to the frame limit."""
+"""Estimated bytes of records in one message; a record is far smaller than what is left to the frame limit."""
 RECORD_BYTES = 96
 """What a record without a payload is assumed to weigh."""
 

@@ -96,6 +96,8 @@ class Ping(Record, tag=4):
 class Goodbye(Record, tag=5):
     """The peer leaves on purpose."""
 
+    running: TaskId = TaskId(0)  # of an engine: the task that it will not finish; 0 = none
+
 
 # ---------------------------------------------------------------- tasks
 

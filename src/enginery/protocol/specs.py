@@ -1,7 +1,8 @@
-"""What a process of a cluster is told when it starts: frozen records, JSON on a command line where it is spawned.
+"""What a process of a cluster is told when it starts: frozen records, JSON on a command line where it is
+spawned.
 
-Rooms of rank 4 never import each other; these values, and entry functions handed in by the caller, are all that
-they share.
+Rooms of rank 4 never import each other; these values, and entry functions handed in by the caller, are all
+that they share.
 """
 
 from __future__ import annotations

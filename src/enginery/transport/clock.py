@@ -1,7 +1,8 @@
 """The time: seconds since the epoch that never go back.
 
-Deadlines and the times in results come from one clock, so it has to be both wall time and monotonic: wall time when
-the process read it first, and from then on the monotonic clock. A step of the system's clock moves no deadline.
+Deadlines and the times in results come from one clock, so it has to be both wall time and monotonic: wall
+time when the process read it first, and from then on the monotonic clock. A step of the system's clock moves
+no deadline.
 """
 
 from __future__ import annotations

@@ -24,6 +24,10 @@ from enginery.transport.channel import NO_FILE, HasFileno
 from enginery.transport.connection_file import ConnectionInfo
 from enginery.transport.keys import RoleCredentials
 from enginery.transport.sockets import (
+    EVENTS,
+    HAS_MORE,
+    LAST,
+    READABLE,
     Context,
     check_sizes,
     drop_rest,
@@ -33,8 +37,6 @@ from enginery.transport.sockets import (
     send_parts,
 )
 
-# As plain integers: pyzmq makes enums of them at every call, which costs more than the call.
-_EVENTS, _HAS_MORE, _READABLE = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 _process = os.getpid()
 _open: weakref.WeakSet[ZmqChannel | Dialler] = weakref.WeakSet()
 _inherited: list[object] = []
@@ -140,12 +142,12 @@ class ZmqChannel:
             raise ForkedClientError(self._process, _process)
         if self._descriptor == NO_FILE:  # closed, or a redial that Ctrl-C ended half-way
             return None
-        if not raw_option(self._socket, _EVENTS) & _READABLE:  # cheaper than being told by an exception
+        if not raw_option(self._socket, EVENTS) & READABLE:  # cheaper than being told by an exception
             return None
         try:
             # The header is copied: while pyzmq frees a frame that is not, it swallows Ctrl-C.
-            header = self._socket.recv(zmq.NOBLOCK)
-            more = raw_option(self._socket, _HAS_MORE)
+            header = self._socket.recv(LAST)
+            more = raw_option(self._socket, HAS_MORE)
             return header, receive_frames(self._socket) if more else []
         except zmq.Again:
             return None
@@ -160,7 +162,7 @@ class ZmqChannel:
             raise ForkedClientError(self._process, _process)
         if self._descriptor == NO_FILE:
             return False
-        return bool(raw_option(self._socket, _EVENTS) & _READABLE)
+        return bool(raw_option(self._socket, EVENTS) & READABLE)
 
     def wait(self, timeout_s: float | None, wakers: Sequence[HasFileno] = ()) -> bool:
         if self.pending():

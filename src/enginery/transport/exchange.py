@@ -25,7 +25,11 @@ from enginery.transport.binding import bind, bind_tcp, reachable, resolve, tcp_a
 from enginery.transport.channel import Delivery, HasFileno, Incoming, Rejected, Route
 from enginery.transport.keys import ClusterKeys
 from enginery.transport.sockets import (
+    EVENTS,
     HANDSHAKE_S,
+    LAST,
+    MORE,
+    READABLE,
     ROLES,
     Context,
     Socket,
@@ -34,6 +38,7 @@ from enginery.transport.sockets import (
     is_gone,
     open_router,
     raise_descriptor_limit,
+    raw_option,
     receive_frames,
     send_parts,
 )
@@ -169,13 +174,13 @@ class ZmqExchange:
         while ready:
             lane = ready[0]
             socket = self._sockets[lane]
-            try:
-                route = socket.recv(zmq.NOBLOCK)
-                part = socket.recv(zmq.NOBLOCK, copy=False)
-                frames = receive_frames(socket) if part.more else []
-            except zmq.Again:
+            if not raw_option(socket, EVENTS) & READABLE:  # cheaper than being told by an exception
                 ready.remove(lane)
                 continue
+            try:
+                route = socket.recv(LAST)
+                part = socket.recv(LAST, copy=False)
+                frames = receive_frames(socket) if part.more else []
             except BaseException:
                 # Ctrl-C between two parts: the rest must not be taken for the next message.
                 drop_rest(socket)
@@ -238,7 +243,7 @@ class ZmqExchange:
         check_sizes(header, frames)
         socket = self._sockets[route[0]]
         try:
-            socket.send(route[1:], zmq.SNDMORE | zmq.NOBLOCK)
+            socket.send(route[1:], MORE)
         except zmq.Again:
             return Delivery.WOULD_BLOCK
         except zmq.ZMQError as error:

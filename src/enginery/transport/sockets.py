@@ -28,8 +28,10 @@ HANDSHAKE_S = 3.0
 COPY_LIMIT = 1 << 16
 """Frames from this size on are sent without copying: 5 us instead of 15 to 240 us in the sending thread."""
 
-_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
-_LAST = int(zmq.NOBLOCK)
+# As plain integers: pyzmq makes enums of them at every call, which costs more than the call.
+MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
+LAST = int(zmq.NOBLOCK)
+EVENTS, HAS_MORE, READABLE = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 _get = zmq.backend.Socket.get
 
 OPTIONS_OF_ALL: dict[int, int] = {
@@ -112,12 +114,12 @@ def raw_option(socket: Socket, option: int) -> int:
 def send_parts(socket: Socket, header: Buffer, frames: Sequence[Buffer]) -> None:
     """Send a message that may be the rest of one; never block. What it raises has torn the message."""
     if not frames:
-        socket.send(header, _LAST)
+        socket.send(header, LAST)
         return
-    socket.send(header, _MORE)
+    socket.send(header, MORE)
     last = len(frames) - 1
     for index, frame in enumerate(frames):
-        socket.send(frame, _LAST if index == last else _MORE, copy=len(frame) < COPY_LIMIT)
+        socket.send(frame, LAST if index == last else MORE, copy=len(frame) < COPY_LIMIT)
 
 
 def check_sizes(header: Buffer, frames: Sequence[Buffer]) -> None:
