@@ -331,6 +331,10 @@ class Session:
             elif self._take_role():
                 self._report()
                 self._act_on(self._read(lambda: bool(self._waiters), None))
+        while not self._take_role():  # who reads still polls the waker; he leaves, because this is the end
+            self._idle.wait(WATCH_S)
+            self._idle.clear()
+        self._waker.close()
 
     def _report(self) -> None:
         """Before going quiet, tell the controller what has arrived."""
@@ -525,10 +529,7 @@ class Session:
         """
         if self._pid != os.getpid():
             return  # the connection is the parent's
-        _open_sessions.discard(self)
         with self._lock:
-            if self._channel.fileno() < 0:
-                return
             if not self._end:
                 if self._dialer.is_bound:
                     self._ledger.pump(self._dialer.link)
@@ -536,23 +537,21 @@ class Session:
                     self._dialer.link.put(Goodbye())
                     self._send()
                 self._end = "this client was closed"
-        self._finish()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._idle.set()
-            self._waker.wake()
+        self._finish(linger_s)
+        if self._thread.ident is None:
+            self._waker.close()
+        elif threading.current_thread() is not self._thread:
             self._thread.join()
-        with self._lock:
-            self._channel.close(linger_s)
-        self._waker.close()
 
-    def _finish(self) -> None:
-        """The session is over: nothing that waits on it may wait for ever."""
+    def _finish(self, linger_s: float = 0.0) -> None:
+        """The session is over: let go of the connection, and of everybody who waits on it."""
         with self._lock:
-            detail = self._end
-            ended = self._ledger.on_closed(detail)
+            ended = self._ledger.on_closed(self._end)
             questions, self._questions = self._questions, {}
-        for _, future in questions.values():
-            future.set_exception(ClientClosed(detail))
+            self._channel.close(linger_s)
+        _open_sessions.discard(self)
+        for _, question in questions.values():
+            question.set_exception(ClientClosed(self._end))
         self._end_tasks(ended)
         self._wake_satisfied()
         self._waker.wake()

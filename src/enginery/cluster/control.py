@@ -27,8 +27,6 @@ from enginery.transport.connection_file import ConnectionInfo, is_stale, load
 ANSWER_TIMEOUT_S = 2.0
 """For what a controller answers from what it knows."""
 LAUNCH_TIMEOUT_S = 30.0
-HOST_HELLO_S = 1.0
-"""How soon after its start a controller knows its own host at the latest."""
 
 
 def ask(
@@ -55,13 +53,8 @@ def status(info: ConnectionInfo, *, timeout_s: float = ANSWER_TIMEOUT_S) -> m.St
 
 def start_engines(info: ConnectionInfo, count: int) -> tuple[EngineId, ...]:
     """Have `count` more engines started on the cluster's own host; return their ids. Raises LaunchError."""
-    deadline = time.monotonic() + HOST_HELLO_S
-    while True:
-        answer = ask(info, lambda request: m.StartEngines(request, count), timeout_s=LAUNCH_TIMEOUT_S)
-        assert isinstance(answer, m.Answer)
-        # A controller refuses for want of a host, also when its own is just about to say hello.
-        if not answer.error or time.monotonic() >= deadline:
-            break
+    answer = ask(info, lambda request: m.StartEngines(request, count), timeout_s=LAUNCH_TIMEOUT_S)
+    assert isinstance(answer, m.Answer)
     if answer.error:
         raise LaunchError(f"{count} engines of the cluster {info.cluster!r}", answer.error)
     return tuple(answer.engines)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enginery.core.deliveries import Deliveries
-from enginery.core.state import ClusterState, Launch
+from enginery.core.launches import LaunchOrder
+from enginery.core.state import ClusterState
 from enginery.ids import (
     NO_ENGINE,
     BlobId,
@@ -192,23 +193,29 @@ def on_ask_status(state: ClusterState, client: ClientId, record: AskStatus, *, n
     )
 
 
-def on_start_engines(state: ClusterState, client: ClientId, record: StartEngines) -> None:
+def on_start_engines(state: ClusterState, client: ClientId, record: StartEngines, *, now: float) -> None:
+    state.launches.on_ordered(LaunchOrder(client, record.request, record.count), now=now)
+    pass_on_launches(state)
+
+
+def pass_on_launches(state: ClusterState) -> None:
+    """Give waiting orders to a host, if there is one."""
     host = next((key for key in state.registry.hosts if ("host", key) in state.links), None)
     if host is None:
-        state.say(
-            "client",
-            client,
-            Answer(
-                record.request,
-                "no host of this cluster can start engines; "
-                "start some with `enginery engine` where they should run",
-            ),
-        )
         return
-    wanted = state.registry.reserve_engines(record.count)
-    state.launch_count += 1
-    state.launches[state.launch_count] = Launch(client, record.request, host)
-    state.say("host", host, LaunchEngines(state.launch_count, wanted))
+    for launch, order in state.launches.take_waiting(host):
+        state.say("host", host, LaunchEngines(launch, state.registry.reserve_engines(order.engines)))
+
+
+def refuse_launches(state: ClusterState, *, now: float) -> None:
+    """Answer the orders that no host has come for."""
+    for order in state.launches.take_overdue(now=now):
+        answer = Answer(
+            order.request,
+            "no host of this cluster can start engines; "
+            "start some with `enginery engine` where they should run",
+        )
+        state.say("client", order.client, answer)
 
 
 def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines) -> None:

@@ -166,20 +166,16 @@ def on_engine_exited(state: ClusterState, record: EngineExited, *, now: float) -
 
 
 def on_engines_started(state: ClusterState, record: EnginesStarted) -> None:
-    asked = state.launches.pop(record.request, None)
-    if asked is not None:
-        engines = [process.wanted for process in record.processes]
-        state.say("client", asked.client, Answer(asked.request, record.error, engines))
+    order = state.launches.on_answered(record.request)
+    if order is not None:
+        started = [process.wanted for process in record.processes]
+        state.say("client", order.client, Answer(order.request, record.error, started))
 
 
 def on_host_goodbye(state: ClusterState, key: HostKey) -> None:
     state.registry.on_host_gone(key)
-    for number, asked in list(state.launches.items()):
-        if asked.host == key:
-            del state.launches[number]
-            state.say(
-                "client", asked.client, Answer(asked.request, "the host that was to start them has left")
-            )
+    for order in state.launches.on_host_gone(key):
+        state.say("client", order.client, Answer(order.request, "the host that was to start them has left"))
     state.disconnect(("host", key))
     state.liveness.on_left(("host", key))
 

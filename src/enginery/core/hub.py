@@ -30,7 +30,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Abort: lambda state, key, record, now: clients.on_abort(state, key, record, now=now),
         m.Received: lambda state, key, record, now: clients.on_received(state, key, record),
         m.AskStatus: lambda state, key, record, now: clients.on_ask_status(state, key, record, now=now),
-        m.StartEngines: lambda state, key, record, now: clients.on_start_engines(state, key, record),
+        m.StartEngines: lambda state, key, record, now: clients.on_start_engines(state, key, record, now=now),
         m.StopEngines: lambda state, key, record, now: clients.on_stop_engines(state, key, record),
         m.SignalEngines: lambda state, key, record, now: clients.on_signal_engines(state, key, record),
         m.ShutDown: lambda state, key, record, now: clients.on_shut_down(state, key, record),
@@ -91,7 +91,9 @@ class Hub:
             engine, refusal = engines.on_control_hello(state, hello, link, now=now)
             return ("control", engine), refusal
         if isinstance(hello, m.HostHello):
-            return ("host", hello.key), engines.on_host_hello(state, hello, link, now=now)
+            refusal = engines.on_host_hello(state, hello, link, now=now)
+            clients.pass_on_launches(state)
+            return ("host", hello.key), refusal
         raise TypeError(f"{type(hello).__name__} is no hello")
 
     def knows(self, identity: Identity) -> bool:
@@ -146,12 +148,14 @@ class Hub:
         deadlines = (
             self.state.scheduler.next_deadline(),
             self.state.liveness.next_deadline(),
+            self.state.launches.next_deadline(),
             self._shutdown_at,
         )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def on_tick(self, *, now: float) -> None:
         self.state.scheduler.on_tick(now=now)
+        clients.refuse_launches(self.state, now=now)
         self.state.liveness.on_tick(now=now, outbox=_LivenessEffects(self.state, now))
 
     def is_finished(self, *, now: float) -> bool:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from enginery.core.blobs import BlobTable
 from enginery.core.deliveries import Deliveries
+from enginery.core.launches import Launches
 from enginery.core.liveness import Liveness
 from enginery.core.registry import Registry
 from enginery.core.scheduler import Scheduler
 from enginery.core.tasks import Task
-from enginery.ids import BlobId, ClientId, EngineId, EngineKey, HostKey, TaskId, task_client, task_number
+from enginery.ids import BlobId, ClientId, EngineId, EngineKey, TaskId, task_client, task_number
 from enginery.protocol.history import BlobDropped, EngineGone, HistoryFact, TaskEnded
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
@@ -44,14 +45,6 @@ CALLS_PER_RECORD = 500
 BYTES_PER_RECORD = 1 << 18
 
 
-class Launch(NamedTuple):
-    """Engines that a host was asked to start."""
-
-    client: ClientId
-    request: int  # the client's number
-    host: HostKey
-
-
 class Commit(NamedTuple):
     """What may be acknowledged once a batch of facts is safe."""
 
@@ -74,8 +67,7 @@ class ClusterState:
         self.deliveries: dict[ClientId, Deliveries] = {}
         self.accepted: dict[ClientId, NumberSet] = {}
         self.results_seen: dict[EngineId, NumberSet] = {}
-        self.launches: dict[int, Launch] = {}  # by our number, which is never used again
-        self.launch_count = 0
+        self.launches = Launches()
         self.is_shutting_down = False
         self._touched: dict[Identity, None] = {}
         self._runs: dict[EngineId, list[tuple[Task, bool]]] = {}
@@ -286,6 +278,7 @@ class ClusterState:
         self.scheduler.check()
         self.registry.check()
         self.liveness.check()
+        self.launches.check()
         self.blobs.check()
         for deliveries in self.deliveries.values():
             deliveries.check()

@@ -9,7 +9,6 @@ Making one costs about 2 µs, of which `Future` itself takes 0.7.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -235,6 +234,8 @@ class AsyncResult(Future[Any]):
             bar.close()
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # 15 ms, and only who awaits needs it
+
         return asyncio.wrap_future(self).__await__()
 
     def _wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import cache
 from typing import Any, ClassVar
-
-from tqdm import tqdm
-
-
-class _TerminalBar(tqdm):  # type: ignore[misc]
-    # tqdm's defaults leave a thread behind and make a lock shared by processes; one per client needs neither.
-    monitor_interval: ClassVar[int] = 0
-
-
-_TerminalBar.set_lock(threading.RLock())
 
 
 class ProgressBar:
@@ -57,4 +48,16 @@ def _bar_class() -> type[Any]:
         from tqdm.notebook import tqdm as notebook_bar
 
         return notebook_bar  # type: ignore[no-any-return]
-    return _TerminalBar
+    return _terminal_bar()
+
+
+@cache
+def _terminal_bar() -> type[Any]:
+    from tqdm import tqdm  # 20 ms, and most calls show no bar
+
+    class TerminalBar(tqdm):  # type: ignore[misc]
+        # tqdm's defaults leave a thread behind and make a lock shared by processes; neither is needed here.
+        monitor_interval: ClassVar[int] = 0
+
+    TerminalBar.set_lock(threading.RLock())
+    return TerminalBar
