@@ -175,18 +175,18 @@ def draw_graph(modules: list[Module]) -> list[str]:
     return [f"{room} -> {', '.join(sorted(graph[room])) or 'nothing'}" for room in sorted(graph)]
 
 
-def read_picture(plan: str) -> list[str]:
-    """The lines of the fenced block under "## Import graph"."""
-    found = _FENCE.search(section(plan, "Import graph"))
+def read_picture(plan: str, heading: str = "Import graph") -> list[str]:
+    """The lines of the fenced block under a heading."""
+    found = _FENCE.search(section(plan, heading))
     if found is None:
-        raise PlanError('ARCHITECTURE.md has no fenced block under "## Import graph"')
+        raise PlanError(f'ARCHITECTURE.md has no fenced block under "## {heading}"')
     return found[1].splitlines()
 
 
-def replace_picture(plan: str, lines: list[str]) -> str:
+def replace_picture(plan: str, lines: list[str], heading: str = "Import graph") -> str:
     """The plan with another picture in its fenced block."""
-    read_picture(plan)
-    old = section(plan, "Import graph")
-    start = plan.index(old, plan.index("## Import graph"))
+    read_picture(plan, heading)
+    old = section(plan, heading)
+    start = plan.index(old, plan.index(f"## {heading}"))
     block = "```text\n" + "".join(line + "\n" for line in lines) + "```"
     return plan[:start] + _FENCE.sub(lambda _: block, old, count=1) + plan[start + len(old) :]

@@ -23,7 +23,7 @@ from enginery.transport import sockets
 from enginery.transport.addresses import ClusterDirectory
 from enginery.transport.channel import Delivery, Incoming, Rejected, Role
 from enginery.transport.connection_file import ConnectionInfo, load, publish
-from enginery.transport.dialling import Dialler, ZmqChannel, dial
+from enginery.transport.dialling import ChannelFactory, ZmqChannel, dial
 from enginery.transport.exchange import ZmqExchange, open_exchange
 from enginery.transport.keys import ClusterKeys
 
@@ -399,10 +399,10 @@ _FORKING = """
 import os, signal, sys
 from enginery.errors import ForkedClientError
 from enginery.transport.connection_file import load
-from enginery.transport.dialling import Dialler
+from enginery.transport.dialling import ChannelFactory
 info = load(sys.argv[1])
-dialler = Dialler(info, same_host=sys.argv[2] == "ipc")
-channel = dialler.dial()
+factory = ChannelFactory(info, same_host=sys.argv[2] == "ipc")
+channel = factory.dial()
 channel.send(b"before", [bytes(100_000)])
 if channel.wait(30):
     channel.receive()
@@ -410,17 +410,17 @@ child = os.fork()
 if not child:
     refused = 0
     for use in (lambda: channel.send(b"x"), channel.receive, channel.pending, lambda: channel.wait(0),
-                channel.redial, dialler.dial):
+                channel.redial, factory.dial):
         try:
             use()
         except ForkedClientError as error:
             refused += str(os.getpid()) in str(error) and str(os.getppid()) in str(error)
     channel.close()
-    dialler.close()
-    del channel, dialler
+    factory.close()
+    del channel, factory
     import gc
     gc.collect()
-    own = Dialler(info)
+    own = ChannelFactory(info)
     mine = own.dial()
     mine.send(b"child %d" % refused)
     mine.wait(30)
@@ -431,7 +431,7 @@ _, status = os.waitpid(child, 0)
 channel.send(b"parent %d" % os.waitstatus_to_exitcode(status))
 channel.wait(30)
 channel.close()
-dialler.close()
+factory.close()
 """
 
 
@@ -465,8 +465,8 @@ def _descriptors() -> int:
 def test_nothing_is_left_after_close(runtime_directory: Path) -> None:
     def live() -> None:
         server = Server(runtime_directory)
-        dialler = Dialler(server.info(Role.ENGINE))
-        channels = [dialler.dial(), dialler.dial(), dial(server.info(), same_host=False)]
+        factory = ChannelFactory(server.info(Role.ENGINE))
+        channels = [factory.dial(), factory.dial(), dial(server.info(), same_host=False)]
         for channel in channels:
             channel.send(b"x", [bytes(1000)])
             assert server.take() is not None
@@ -474,8 +474,8 @@ def test_nothing_is_left_after_close(runtime_directory: Path) -> None:
             channel.send(b"unread")
         for channel in channels:
             channel.close()
-        dialler.close()
-        dialler.close()
+        factory.close()
+        factory.close()
         server.close()
 
     live()

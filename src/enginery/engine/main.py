@@ -7,17 +7,17 @@ import platform
 from enginery.engine.service import Engine
 from enginery.protocol.specs import EngineSpec
 from enginery.transport.connection_file import load
-from enginery.transport.dialling import Dialler
+from enginery.transport.dialling import ChannelFactory
 
 
 def run_engine(spec: EngineSpec, *, version: str) -> int:
     """Serve until told to stop. Returns the exit code."""
     info = load(spec.connection_file)
-    dialler = Dialler(info)
+    factory = ChannelFactory(info)
     try:
         engine = Engine(
-            spec, version=version, host=platform.node(), channel=dialler.dial(), control=dialler.dial()
+            spec, version=version, host=platform.node(), channel=factory.dial(), control=factory.dial()
         )
         return engine.run()
     finally:
-        dialler.close()
+        factory.close()

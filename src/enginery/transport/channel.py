@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple, NewType, Protocol
 
@@ -182,9 +183,12 @@ class Waker:
     >>> waker.close()
     """
 
-    __slots__ = ("_read", "_write")
+    __slots__ = ("_lock", "_read", "_write")
 
     def __init__(self) -> None:
+        # A wake-up must never be written to a descriptor that was closed meanwhile and is somebody else's by
+        # now. Re-entrant, because signal handlers wake too.
+        self._lock = threading.RLock()
         if hasattr(os, "eventfd"):
             self._read = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -200,7 +204,9 @@ class Waker:
 
     def wake(self) -> None:
         """Make the descriptor readable, until `clear`. Does nothing after `close`."""
-        if self._write != NO_FILE:
+        with self._lock:
+            if self._write == NO_FILE:
+                return
             try:
                 os.write(self._write, _ONE if self._read == self._write else b"\1")
             except BlockingIOError:
@@ -208,15 +214,17 @@ class Waker:
 
     def clear(self) -> bool:
         """Take all wake-ups back; True if there were any."""
-        if self._read == NO_FILE:
-            return False
-        try:
-            return bool(os.read(self._read, 4096))
-        except BlockingIOError:
-            return False
+        with self._lock:
+            if self._read == NO_FILE:
+                return False
+            try:
+                return bool(os.read(self._read, 4096))
+            except BlockingIOError:
+                return False
 
     def close(self) -> None:
-        descriptors = {self._read, self._write} - {NO_FILE}
-        self._read = self._write = NO_FILE
-        for descriptor in descriptors:
-            os.close(descriptor)
+        with self._lock:
+            descriptors = {self._read, self._write} - {NO_FILE}
+            self._read = self._write = NO_FILE
+            for descriptor in descriptors:
+                os.close(descriptor)

@@ -38,7 +38,7 @@ from enginery.transport.sockets import (
 )
 
 _process = os.getpid()
-_open: weakref.WeakSet[ZmqChannel | Dialler] = weakref.WeakSet()
+_open: weakref.WeakSet[ZmqChannel | ChannelFactory] = weakref.WeakSet()
 _inherited: list[object] = []
 """In a forked child: what belongs to its parent and must never be closed here."""
 
@@ -48,15 +48,15 @@ def dial(info: ConnectionInfo, *, same_host: bool | None = None) -> ZmqChannel:
 
     `same_host` False takes TCP, True takes ipc, None decides by the proof file.
     """
-    dialler = Dialler(info, same_host=same_host)
+    factory = ChannelFactory(info, same_host=same_host)
     try:
-        return dialler.dial(owned=True)
+        return factory.dial(owned=True)
     except BaseException:
-        dialler.close()
+        factory.close()
         raise
 
 
-class Dialler:
+class ChannelFactory:
     """Dials any number of channels that share one Context, and so one 0MQ thread.
 
     `close` ends the Context: close the channels first.
@@ -71,13 +71,13 @@ class Dialler:
         _open.add(self)
 
     def __repr__(self) -> str:
-        return f"<Dialler to {self.address}>"
+        return f"<ChannelFactory to {self.address}>"
 
     def dial(self, *, owned: bool = False) -> ZmqChannel:
-        """A new channel; with `owned`, closing it closes this dialler."""
+        """A new channel; with `owned`, closing it closes this factory."""
         if self._process != _process:
             raise ForkedClientError(self._process, _process)
-        return ZmqChannel(self._context, self._credentials, self.address, dialler=self if owned else None)
+        return ZmqChannel(self._context, self._credentials, self.address, factory=self if owned else None)
 
     def close(self) -> None:
         """End the Context. Repeating it does nothing."""
@@ -90,12 +90,12 @@ class ZmqChannel:
     """A `Channel` over 0MQ; see `dial`."""
 
     def __init__(
-        self, context: Context, credentials: RoleCredentials, address: str, *, dialler: Dialler | None
+        self, context: Context, credentials: RoleCredentials, address: str, *, factory: ChannelFactory | None
     ) -> None:
         self._context = context
         self._credentials = credentials
         self._address = address
-        self._dialler = dialler
+        self._factory = factory
         self._process = _process
         self._broken = False
         self._closed = False
@@ -203,8 +203,8 @@ class ZmqChannel:
         self._closed = self._broken = True
         self._descriptor = NO_FILE
         self._socket.close(linger=max(0, round(linger_s * 1000)))
-        if self._dialler is not None:
-            self._dialler.close()
+        if self._factory is not None:
+            self._factory.close()
         _open.discard(self)
 
 
