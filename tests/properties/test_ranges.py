@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ def test_ranges_are_sorted_disjoint_and_complete(members: set[int]) -> None:
     ranges = collect_ranges(members)
     assert list(iterate_ranges(ranges)) == sorted(members)
     assert all(first <= last for first, last in ranges)
-    assert all(last + 1 < first for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(last + 1 < first for (_, last), (first, _) in itertools.pairwise(ranges))
 
 
 @given(st.lists(st.tuples(numbers, st.integers(0, 8))))

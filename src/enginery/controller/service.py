@@ -85,9 +85,11 @@ class Controller:
         self._exchange.wait(timeout_s, self._wakers)
         now = self._now()
         incoming = self._exchange.receive()
-        if incoming is None and self._owner.has_ended():
-            log.info("the host of this controller has ended")
-            self._stopping = True
+        if incoming is None:
+            self._waker.clear()
+            if self._owner.has_ended():
+                log.info("the host of this controller has ended")
+                self._stopping = True
         for _ in range(BATCH_MESSAGES):
             if incoming is None:
                 break
@@ -95,10 +97,8 @@ class Controller:
             incoming = self._exchange.receive()
         if incoming is not None:
             self._on_incoming(incoming, now)
-        if self._committed:
-            self._waker.clear()
-            while self._committed:
-                self.hub.on_committed(self._committed.popleft())
+        while self._committed:
+            self.hub.on_committed(self._committed.popleft())
         deadline = self.hub.next_deadline()
         if deadline is not None and deadline <= now:
             self.hub.on_tick(now=now)
@@ -195,22 +195,29 @@ class Controller:
 
     def _flush(self, now: float) -> None:
         # Sending can find routes gone, which can decide something: again, until all is said.
-        while touched := self.hub.settle(now=now):
-            for kind, key in touched:
-                bound = self._routes.of(kind, key)
-                if bound is None:
-                    continue
-                if self.hub.knows((kind, key)):
-                    self._send_all(bound, now)
-                else:
-                    self._routes.unbind(bound)  # it has left
+        while not self._flush_once(now):
+            pass
 
-    def _send_all(self, bound: Bound, now: float) -> None:
+    def _flush_once(self, now: float) -> bool:
+        """Decide and send; False if a route was found gone."""
+        all_sent = True
+        for kind, key in self.hub.settle(now=now):
+            bound = self._routes.of(kind, key)
+            if bound is None:
+                continue
+            if not self.hub.knows((kind, key)):
+                self._routes.unbind(bound)  # it has left
+            elif not self._send_all(bound, now):
+                all_sent = False
+        return all_sent
+
+    def _send_all(self, bound: Bound, now: float) -> bool:
         while (message := bound.link.next_message()) is not None:
             if self._exchange.send(bound.route, *message) is not Delivery.SENT:
                 log.info("the connection of %s %s is gone", bound.kind, bound.key)
                 self._unbind(bound, now)
-                return
+                return False
+        return True
 
     def _say_goodbye(self) -> None:
         self.hub.state.tell_all_clients(Goodbye())

@@ -145,13 +145,12 @@ class Hub:
         return self.state.take_facts()
 
     def next_deadline(self) -> float | None:
-        deadlines = (
-            self.state.scheduler.next_deadline(),
-            self.state.liveness.next_deadline(),
-            self.state.launches.next_deadline(),
-            self._shutdown_at,
-        )
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        state = self.state
+        first = state.liveness.next_deadline()
+        for deadline in (state.scheduler.next_deadline(), state.launches.next_deadline(), self._shutdown_at):
+            if deadline is not None and (first is None or deadline < first):
+                first = deadline
+        return first
 
     def on_tick(self, *, now: float) -> None:
         self.state.scheduler.on_tick(now=now)

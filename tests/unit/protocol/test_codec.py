@@ -109,7 +109,6 @@ def test_truncated_and_damaged_headers_are_malformed_or_a_message(union: str, da
 def refused_or_decoded(decoder: Decoder[Any], header: bytes) -> None:
     try:
         envelope = decoder.decode(header)
-    except MalformedMessage as error:
-        assert str(error)
-    else:
-        assert envelope.version == m.PROTOCOL_VERSION
+    except MalformedMessage:
+        return
+    assert envelope.version == m.PROTOCOL_VERSION

@@ -50,7 +50,7 @@ def test_a_record_overtakes_bulk_but_not_one_that_must_follow_it() -> None:
     messages = []
     while link.has_output:
         messages.append(names(decoded(link)[0]))
-    assert messages == [["Stored", "PutBlob"], ["PutBlob"], ["PutBlob", "DropBlobs"]]
+    assert messages == [["Stored", "PutBlob"], ["PutBlob"], ["PutBlob"], ["DropBlobs"]]
 
 
 def test_a_small_blob_takes_the_small_lane() -> None:

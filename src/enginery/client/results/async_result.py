@@ -24,6 +24,8 @@ from enginery.errors import TaskCancelled
 from enginery.ids import EngineId, TaskId, format_task_id
 
 _LAZY = Exception("look into the outcomes")
+_ENDED = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"})
+"""States of a `Future`, as `concurrent.futures` itself and asyncio read them."""
 
 
 class Origin(NamedTuple):
@@ -48,6 +50,8 @@ class AsyncResult(Future[Any]):
     >>> ar.get(timeout=5)                                               # doctest: +SKIP
     1024
     """
+
+    _state: str
 
     def __init__(
         self, session: TaskSession, origin: Origin, *, engines: Sequence[EngineId] = (), tasks: int = 1
@@ -202,6 +206,11 @@ class AsyncResult(Future[Any]):
     def wait(self, timeout: float | None = -1) -> bool:
         """Wait until all of it has ended; False if that took longer than `timeout`."""
         return self.done() or self._session.wait_until(self.done, timeout)
+
+    def done(self) -> bool:
+        """Whether all of it has ended."""
+        # Without the future's lock: a single attribute, and every waiting thread asks for it all the time.
+        return self._state in _ENDED
 
     def ready(self) -> bool:
         """Whether all of it has ended."""
