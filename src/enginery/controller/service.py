@@ -99,10 +99,12 @@ class Controller:
             self._on_incoming(incoming, now)
         while self._committed:
             self.hub.on_committed(self._committed.popleft())
+        self._flush(now)
+        # What is due comes after what has come, which somebody is waiting for.
         deadline = self.hub.next_deadline()
         if deadline is not None and deadline <= now:
             self.hub.on_tick(now=now)
-        self._flush(now)
+            self._flush(now)
         self._feed_store(now)
         for rejected in self._exchange.rejections():
             log.warning("turned away %s: %s", rejected.peer or "a stranger", rejected.reason)

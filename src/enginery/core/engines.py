@@ -8,7 +8,7 @@ engine without work.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Set
 
 from enginery.core.queues import ReadyQueue
@@ -170,17 +170,17 @@ class RoomIndex:
 class RecentlyGone:
     """Why engines that have left are gone, for tasks that come for them later. Bounded."""
 
-    __slots__ = ("_causes", "_order")
+    __slots__ = ("_capacity", "_causes")
 
     def __init__(self, capacity: int = 4096) -> None:
-        self._causes: dict[EngineId, str] = {}
-        self._order: deque[EngineId] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._causes: OrderedDict[EngineId, str] = OrderedDict()
 
     def add(self, engine: EngineId, cause: str) -> None:
-        if len(self._order) == self._order.maxlen:
-            self._causes.pop(self._order[0], None)
-        self._order.append(engine)
         self._causes[engine] = cause
+        self._causes.move_to_end(engine)
+        if len(self._causes) > self._capacity:
+            self._causes.popitem(last=False)
 
     def cause(self, engine: EngineId) -> str | None:
         return self._causes.get(engine)

@@ -33,8 +33,8 @@ CALLS_PER_RECORD = 1000
 BYTES_PER_RECORD = 1 << 18
 BACKLOG_CALLS = 200_000
 BACKLOG_BYTES = 1 << 30
-TAKEN_PER_REPORT = 500
-"""Results taken before the controller is told even if nothing else is to be said."""
+TAKEN_PER_REPORT = 100
+"""Results taken before the controller is told; sooner when the client goes quiet, see `report`."""
 FORGOTTEN = "the controller that had accepted it has ended, and this one does not know of it"
 
 Promise = TypeVar("Promise")
@@ -298,7 +298,7 @@ class Ledger(Generic[Promise]):
 
     def pump(self, link: Link) -> None:
         """Hand queued calls to the link, as far as the credit goes, as few records."""
-        if self._queued or self._is_report_due:
+        if self._is_report_due:
             self.report(link)
         options: TaskOptions | None = None
         calls: list[Call] = []

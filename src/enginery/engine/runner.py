@@ -80,7 +80,10 @@ class Runner:
     ) -> Outcome:
         built = self._function(function, data)
         args, kwargs, companions = unpack_call(payload, buffers, namespace=self._namespace)
-        with self._companions.active(built.companions, companions):
+        if built.companions or companions:
+            with self._companions.active(built.companions, companions):
+                value = built.function(*args, **kwargs)
+        else:
             value = built.function(*args, **kwargs)
         return Outcome(Status.OK, _pack_result(value))
 

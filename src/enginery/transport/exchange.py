@@ -108,6 +108,7 @@ class ZmqExchange:
             self._sockets = (tcp, ipc)
         self._lanes = {socket: lane for lane, socket in enumerate(self._sockets)}
         self._ready: list[int] = []
+        self._fresh = False  # the first of the ready sockets is known to be readable
         self._wakers: tuple[HasFileno, ...] = ()
         self._poller = self._make_poller()
         self._rejections: deque[Rejected] = deque(maxlen=_KEPT_REJECTIONS)
@@ -169,6 +170,7 @@ class ZmqExchange:
                 else:
                     woken = True
             if ready or woken:
+                self._fresh = bool(ready)
                 return
 
     def receive(self) -> Incoming | None:
@@ -176,13 +178,18 @@ class ZmqExchange:
         while ready:
             lane = ready[0]
             socket = self._sockets[lane]
-            if not raw_option(socket, EVENTS) & READABLE:  # cheaper than being told by an exception
+            if self._fresh:
+                self._fresh = False  # `wait` has just seen it
+            elif not raw_option(socket, EVENTS) & READABLE:  # cheaper than being told by an exception
                 ready.remove(lane)
                 continue
             try:
                 route = socket.recv(LAST)
                 part = socket.recv(LAST, copy=False)
                 frames = receive_frames(socket) if part.more else []
+            except zmq.Again:
+                ready.remove(lane)
+                continue
             except BaseException:
                 # Ctrl-C between two parts: the rest must not be taken for the next message.
                 drop_rest(socket)

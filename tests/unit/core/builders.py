@@ -92,8 +92,7 @@ class Bench:
     ) -> bool:
         self.now += took_s
         answer = result(number, attempt, status, started=self.now - took_s, completed=self.now)
-        taken = self.scheduler.on_result(EngineId(engine), answer, now=self.now)
-        return taken
+        return self.scheduler.on_result(EngineId(engine), answer, now=self.now)
 
     def lose(self, engine: int, started: set[int] | None = None, status: Status = Status.ENGINE_DIED) -> None:
         proof = None if started is None else {task_id(number) for number in started}
