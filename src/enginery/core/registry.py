@@ -10,10 +10,12 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
+from enginery.ids import ClientId, EngineId, EngineKey, HostKey
 from enginery.protocol.messages import EngineHello, EngineInfo, Versions
 
 ENDED_KEPT = 4096
+ID_LIMIT = 1 << 31
+"""Ids that engines may want; others would grow out of what a record can hold."""
 
 
 class EngineRecord:
@@ -92,7 +94,7 @@ class Registry:
             record.connected = True
             return record, False
         engine = hello.wanted
-        if engine == NO_ENGINE or engine in self.engines:
+        if not 0 <= engine < ID_LIMIT or engine in self.engines:
             engine = self._free_id()
         self._reserved.discard(engine)
         self._next = max(self._next, engine + 1)

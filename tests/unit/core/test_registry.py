@@ -1,0 +1,119 @@
+"""Who may speak for which identity, and who gets which id."""
+
+from __future__ import annotations
+
+from enginery.core.registry import ENDED_KEPT, Registry
+from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
+from enginery.protocol.messages import EngineHello, Versions
+
+VERSIONS = Versions("1.0", (3, 11))
+
+
+def hello(key: str = "e1", *, secret: bytes = b"s", wanted: int = -1, python: int = 11) -> EngineHello:
+    return EngineHello(
+        EngineKey(key), secret, Versions("1.0", (3, python)), "host", HostKey(""), 1, EngineId(wanted), [], 0
+    )
+
+
+def joined(registry: Registry, key: str, wanted: int = -1) -> int:
+    record, is_new = registry.on_engine_hello(hello(key, wanted=wanted), now=0.0)
+    registry.check()
+    assert is_new
+    return record.engine
+
+
+def test_engines_get_running_ids() -> None:
+    registry = Registry(VERSIONS)
+    assert [joined(registry, key) for key in "abc"] == [0, 1, 2]
+
+
+def test_an_id_is_not_given_away_twice() -> None:
+    registry = Registry(VERSIONS)
+    joined(registry, "a")
+    registry.on_engine_gone(EngineKey("a"))
+    assert joined(registry, "b") == 1
+
+
+def test_a_wanted_id_is_given_if_it_is_free() -> None:
+    registry = Registry(VERSIONS)
+    assert [joined(registry, "a", 3), joined(registry, "b", 3), joined(registry, "c")] == [3, 4, 5]
+
+
+def test_an_impossible_id_is_not_given() -> None:
+    registry = Registry(VERSIONS)
+    assert [joined(registry, str(wanted), wanted) for wanted in (-7, 1 << 31, (1 << 64) - 1)] == [0, 1, 2]
+
+
+def test_reserved_ids_are_for_those_who_want_them() -> None:
+    registry = Registry(VERSIONS)
+    assert registry.reserve_engines(2) == [0, 1]
+    assert joined(registry, "a") == 2
+    assert joined(registry, "b", 1) == 1
+
+
+def test_the_same_process_says_hello_again() -> None:
+    registry = Registry(VERSIONS)
+    first, _ = registry.on_engine_hello(hello(), now=0.0)
+    first.connected = False
+    again, is_new = registry.on_engine_hello(hello(), now=1.0)
+    assert again is first
+    assert (is_new, again.connected) == (False, True)
+
+
+def test_another_secret_is_refused() -> None:
+    registry = Registry(VERSIONS)
+    joined(registry, "e1")
+    assert (
+        registry.refuse_engine(hello(secret=b"x")) == "another process has registered under this engine's key"
+    )
+    assert registry.owns_engine(EngineKey("e1"), b"s")
+    assert not registry.owns_engine(EngineKey("e1"), b"x")
+    assert not registry.owns_engine(EngineKey("e2"), b"s")
+
+
+def test_another_python_is_refused_with_both_versions() -> None:
+    refusal = Registry(VERSIONS).refuse_engine(hello(python=13))
+    assert refusal.startswith("it runs Python 3.13 and the controller 3.11; ")
+
+
+def test_the_hello_of_a_process_that_has_ended_comes_too_late() -> None:
+    registry = Registry(VERSIONS)
+    registry.on_engine_ended(EngineKey("e1"))
+    assert registry.refuse_engine(hello()) == "this engine's process has ended"
+    for number in range(ENDED_KEPT):
+        registry.on_engine_ended(EngineKey(f"other {number}"))
+    assert len(registry._ended) == ENDED_KEPT
+    assert registry.refuse_engine(hello()) == ""
+
+
+def test_a_client_is_bound_to_its_secret() -> None:
+    registry = Registry(VERSIONS)
+    client = ClientId(5)
+    assert registry.on_client_hello(client, b"s")[1]
+    assert registry.refuse_client(client, b"s", VERSIONS) == ""
+    assert registry.refuse_client(client, b"x", VERSIONS) == "another client has registered under this id"
+    assert not registry.on_client_hello(client, b"s")[1]
+    registry.on_client_gone(client)
+    assert registry.refuse_client(client, b"x", VERSIONS) == ""
+
+
+def test_a_host_is_bound_to_its_secret() -> None:
+    registry = Registry(VERSIONS)
+    assert registry.on_host_hello(HostKey("h"), b"s")
+    assert registry.on_host_hello(HostKey("h"), b"s")
+    assert not registry.on_host_hello(HostKey("h"), b"x")
+    registry.on_host_gone(HostKey("h"))
+    assert registry.on_host_hello(HostKey("h"), b"x")
+
+
+def test_reprs() -> None:
+    registry = Registry(VERSIONS)
+    joined(registry, "e1")
+    record, _ = registry.on_client_hello(ClientId(5), b"s")
+    record.connected = False
+    assert repr(registry) == "<Registry of 1 engines, 1 clients, 0 hosts>"
+    assert repr(registry.engines[EngineId(0)]) == "<EngineRecord 0 e1 on host>"
+    assert repr(record) == "<ClientRecord 00000005, disconnected>"
+    assert registry.engine_by_key(EngineKey("e2")) is None
+    assert registry.on_engine_gone(EngineKey("e2")) is None
+    assert NO_ENGINE not in registry.engines
