@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from enginery.controller.service import Controller
 from enginery.controller.store.memory import MemoryStore
@@ -26,6 +27,7 @@ from enginery.testing import (
     ScriptedClient,
     ScriptedEngine,
     ScriptedHost,
+    VirtualChannel,
     VirtualClock,
     VirtualNetwork,
 )
@@ -156,17 +158,19 @@ class World:
             if not away_s:
                 self.network.connect(channel)
                 continue
-            self.network.disconnect(channel)
-            self.clock.call_at(self.clock.now() + away_s, lambda channel=channel: self._return(channel))
+            self.network.unplug(channel)
+            self.clock.call_at(self.clock.now() + away_s, partial(self.network.plug, channel))
 
-    def _return(self, channel) -> None:
-        if not channel.is_closed and channel.route is None:
-            self.network.connect(channel)
-
-    def _channels(self, peer: Peer):
+    def _channels(self, peer: Peer) -> list[VirtualChannel]:
         if isinstance(peer, ScriptedEngine):
             return [peer.tasks.channel, peer.control.channel]
         return [peer.conversation.channel]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether no living peer is cut off."""
+        channels = [channel for peer in self.peers if peer.is_alive for channel in self._channels(peer)]
+        return not any(channel.is_unplugged for channel in channels)
 
     # ------------------------------------------------------------ time
 

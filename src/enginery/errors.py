@@ -106,17 +106,22 @@ class ConnectionFileError(EngineryError, OSError):
 
 
 class ClientClosed(EngineryError, RuntimeError):
-    """Refuse to use a client after its `close`."""
+    """Refuse to use a client after its end, and say what ended it."""
+
+    def __init__(self, reason: str = "this client is closed") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
     def __str__(self) -> str:
-        return "this client is closed; make a new one with Client()"
+        return f"{self.reason}; make a new one with Client()"
 
 
 class ForkedClientError(ClientClosed):
     """Refuse to use a client in a forked child: the connection belongs to the parent."""
 
     def __init__(self, made_in: int = 0, used_in: int = 0) -> None:
-        super().__init__(made_in, used_in)
+        super().__init__("this client belongs to another process")
+        self.args = (made_in, used_in)
         self.made_in = made_in
         self.used_in = used_in
 

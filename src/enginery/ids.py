@@ -8,6 +8,8 @@ every table and in the store. Users see it as text, ``"3fa9c01b-17"``.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import NewType
 
 ClientId = NewType("ClientId", int)
@@ -27,6 +29,15 @@ HostKey = NewType("HostKey", str)
 
 BlobId = NewType("BlobId", bytes)
 """16 bytes: a content hash (functions, constants) or a random number (buffers sent once)."""
+
+
+def content_id(pieces: Iterable[bytes | bytearray | memoryview]) -> BlobId:
+    """The id of a kept blob: a hash of its bytes, in pieces of any size."""
+    digest = blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    return BlobId(digest.digest())
+
 
 NO_ENGINE = EngineId(-1)
 

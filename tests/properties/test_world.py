@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enginery.core.liveness import GRACE_S
 from enginery.protocol.messages import Status
 from enginery.testing import Fate, Outcome
 from tests.world import World
@@ -63,7 +64,7 @@ steps = st.one_of(
     st.tuples(st.just("abort"), st.lists(st.integers(1, 30), min_size=1, max_size=5)),
     st.tuples(st.just("kill"), picks, st.booleans(), st.sampled_from([0.0, 0.0, 0.5, None])),
     st.tuples(st.just("leave"), picks),
-    st.tuples(st.just("cut"), picks, st.sampled_from([0.0, 0.0, 1.0, 30.0])),
+    st.tuples(st.just("cut"), picks, st.sampled_from([0.0, 0.0, 1.0, 30.0, 90.0])),
     st.tuples(st.just("join"), st.sampled_from([0.5, 1.0])),
     st.tuples(st.just("client")),
     st.tuples(st.just("depart"), picks),
@@ -99,6 +100,7 @@ def take(world: World, account: Account, step: tuple) -> None:  # type: ignore[t
             if host is not None:
                 host.report_exit(engine.key, "exited with code 0", list(engine.started), expected=True)
         case ("cut", pick, away_s):
+            account.lost |= away_s > GRACE_S
             peers = [peer for peer in world.peers if peer.is_alive]
             world.cut(peers[pick % len(peers)], away_s=away_s)
         case ("join", speed):
@@ -143,7 +145,7 @@ def judge_verdict(world: World, account: Account, outcome: Outcome, number: int)
         assert len(runs) <= outcome.retries
     else:
         assert status in KILLED
-        assert account.killed
+        assert account.killed or account.lost
         assert status is Status.ENGINE_DIED or account.lost, outcome
 
 
@@ -160,6 +162,7 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
             take(world, account, step)
         world.network.fates.clear()
         world.engine(host=host)
+        world.run_until(lambda: world.is_connected)
         world.run_for(1.0)
         world.run(limit_s=BOUND_S)
         world.run_until(lambda: not world.state.scheduler.unfinished_count, limit_s=BOUND_S)

@@ -30,7 +30,7 @@ from enginery.core.ledger import Blob
 from enginery.ids import BlobId, EngineId
 from enginery.objects.functions import FunctionCache
 from enginery.objects.packing import Packed, pack, pack_call
-from enginery.protocol.messages import Kind, TaskOptions
+from enginery.protocol.messages import Kind, TaskOptions, clean_text
 
 _OPTIONS_KEPT = 512
 
@@ -121,9 +121,9 @@ class CallMaker:
         return TaskOptions(
             kind,
             function,
-            name,
+            clean_text(name),
             self._candidates,
-            flags.label,
+            clean_text(flags.label),
             flags.priority,
             flags.retries,
             flags.retry_on_exception,

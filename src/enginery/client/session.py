@@ -17,6 +17,7 @@ In a forked child every call raises `ForkedClientError`, and nothing of the pare
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import secrets
 import select
@@ -59,13 +60,20 @@ from enginery.transport import clock
 from enginery.transport.channel import Channel, Waker
 from enginery.transport.connection_file import ConnectionInfo, is_stale
 from enginery.transport.dialling import dial
+from enginery.transport.end_watch import EndWatch
 
+JOIN_S = 5.0
+"""Longer than the background thread can take to notice the end, unless it is in somebody's callback."""
 LINGER_S = 0.005
 """How long the background thread leaves the reader's role to callers that come in quick succession."""
+GIVE_UP_S = 120.0
+"""Silence of a controller on another machine after which the session is over."""
 WATCH_S = 0.1
 """How often the background thread looks whether a caller that reads is still there."""
 SEND_INTERVAL_S = 0.0005
 """Submissions that follow each other faster than this travel together."""
+
+log = logging.getLogger("enginery.client")
 
 Question = Future[Answer | StatusAnswer]
 
@@ -119,7 +127,7 @@ class Session:
         self._late: dict[TaskId, tuple[Promise, int]] = {}  # finished tasks, and the pieces to come
         self._waker = Waker()  # wakes whoever polls
         self._waiters: list[_Waiter] = []
-        self._has_reader = False
+        self._reader = 0  # ident of the thread that holds the reader's role; 0 = nobody
         self._reader_left_at = 0.0
         self._sent_at = 0.0
         self._due = 0.0  # when the dialer wants to be asked again
@@ -127,6 +135,10 @@ class Session:
         self._is_torn = False  # an interrupt may have left a step half done
         self._end = ""  # why the session is over
         self._idle = threading.Event()  # wakes the background thread
+        # Whether the controller lives can be known on its own machine only, and only while its files are there.
+        near = info.is_same_host() and not is_stale(info)
+        self._controller = EndWatch(info.controller_pid if near else 0)
+        self._bound_at = clock.now()
         self._thread = threading.Thread(target=self._serve, name="enginery-client", daemon=True)
 
     def __repr__(self) -> str:
@@ -252,24 +264,28 @@ class Session:
                 return False
             if self._end:
                 return predicate()
-            if self._take_role():
-                self._act_on(self._read(predicate, deadline))
-            else:
+            news = self._read(predicate, deadline)
+            if news is None:
                 self._wait_for_reader(predicate, deadline)
+            else:
+                self._act_on(news)
         return True
 
     def _take_role(self) -> bool:
         with self._lock:
-            if self._has_reader:
+            # A thread that finds itself in the role was interrupted while it gave it back.
+            if self._reader not in (0, threading.get_ident()):
                 return False
-            self._has_reader = True
+            self._reader = threading.get_ident()
             return True
 
     def _leave_role(self) -> None:
-        with self._lock:
-            self._has_reader = False
-            self._reader_left_at = clock.now()
-            successor = next(iter(self._waiters), None)
+        """Give the role back, if this thread has it."""
+        if self._reader != threading.get_ident():
+            return
+        self._reader_left_at = clock.now()
+        self._reader = 0  # one step, so that no interrupt comes between
+        successor = next(iter(self._waiters), None)
         if successor is not None:
             successor.event.set()
 
@@ -277,7 +293,7 @@ class Session:
         """Sleep until the predicate holds or the reader's role is free."""
         waiter = _Waiter(predicate)
         with self._lock:
-            if not self._has_reader:
+            if not self._reader:
                 return
             self._waiters.append(waiter)
         try:
@@ -289,12 +305,14 @@ class Session:
             with self._lock:
                 self._waiters.remove(waiter)
 
-    def _read(self, predicate: Callable[[], bool], deadline: float | None) -> _News:
-        """Read as the holder of the role until there is news or the predicate holds; gives the role back.
+    def _read(self, predicate: Callable[[], bool], deadline: float | None) -> _News | None:
+        """Take the reader's role and read until there is news or the predicate holds; None: it is taken.
 
         Nothing is pending when this begins, or the waker is set: `_pump` sees to it.
         """
         try:
+            if not self._take_role():
+                return None
             while not predicate() and not self._end:
                 now = self._poll(deadline)
                 news = self._turn(now)
@@ -314,8 +332,13 @@ class Session:
         descriptor = self._channel.fileno()
         if descriptor >= 0:
             poller.register(descriptor, select.POLLIN)
+        watched = self._controller.fileno()
+        if watched >= 0:
+            poller.register(watched, select.POLLIN)
         for ready, _ in poller.poll(max((due - clock.now()) * 1000, 0.0)):
-            if ready != descriptor:
+            if ready == watched:
+                self._due = 0.0
+            elif ready != descriptor:
                 self._waker.clear()
         return clock.now()
 
@@ -323,18 +346,29 @@ class Session:
 
     def _serve(self) -> None:
         _present.background_of = self
-        while not self._end:
-            busy = self._has_reader or bool(self._waiters)
-            if busy or clock.now() - self._reader_left_at < LINGER_S:
-                self._idle.wait(WATCH_S if busy else LINGER_S)
-                self._idle.clear()
-            elif self._take_role():
-                self._report()
-                self._act_on(self._read(lambda: bool(self._waiters), None))
+        try:
+            self._serve_until_end()
+        except Exception as error:
+            # Whatever it is, those who wait must not wait for a thread that is gone.
+            log.exception("the connection to %s has failed", self.info.cluster)
+            self._end = f"its connection has failed: {type(error).__name__}: {error}"
+            self._finish()
         while not self._take_role():  # who reads still polls the waker; he leaves, because this is the end
             self._idle.wait(WATCH_S)
             self._idle.clear()
         self._waker.close()
+
+    def _serve_until_end(self) -> None:
+        while not self._end:
+            busy = bool(self._reader or self._waiters)
+            if busy or clock.now() - self._reader_left_at < LINGER_S:
+                self._idle.wait(WATCH_S if busy else LINGER_S)
+                self._idle.clear()
+                continue
+            self._report()
+            news = self._read(lambda: bool(self._waiters), None)
+            if news is not None:
+                self._act_on(news)
 
     def _report(self) -> None:
         """Before going quiet, tell the controller what has arrived."""
@@ -345,7 +379,7 @@ class Session:
 
     def _wake(self) -> None:
         """Make somebody read and send: the reader, or the background thread."""
-        if self._has_reader:
+        if self._reader:
             self._waker.wake()
         else:
             self._idle.set()
@@ -456,15 +490,20 @@ class Session:
     def _keep_in_touch(self, now: float) -> None:
         dialer = self._dialer
         dialer.on_tick(now=now)
+        if dialer.is_bound:
+            self._bound_at = now
         if dialer.state is DialState.REFUSED:
-            self._end = f"the controller refused this client: {dialer.refusal}"
+            self._end = f"the controller has refused this client: {dialer.refusal}"
+        elif self._controller.has_ended():
+            self._end = f"the controller of {self.info.cluster!r} has ended"
+        elif now - self._bound_at > GIVE_UP_S:
+            self._end = f"the controller of {self.info.cluster!r} has not answered for {GIVE_UP_S:.0f} s"
         elif dialer.wants_redial or self._channel.broken:
-            if is_stale(self.info):
-                self._end = "the controller of this cluster has ended"
-                return
             self._channel.redial()
             dialer.greet(now=now)
-        self._due = dialer.next_deadline() or now + WATCH_S
+        self._due = min(
+            dialer.next_deadline() or now + WATCH_S, now + (self._controller.interval_s or GIVE_UP_S)
+        )
 
     def _pump(self, now: float) -> None:
         if self._ledger.has_output and self._dialer.is_bound:
@@ -488,9 +527,9 @@ class Session:
         nested, _present.is_fulfilling = _present.is_fulfilling, True
         try:
             for writer, text in news.texts:
-                writer.on_output(text.stream, text.text)
+                _guard(writer.on_output, text.stream, text.text)
             for promise, result, buffers in news.results:
-                promise.on_result(result, buffers)
+                _guard(promise.on_result, result, buffers)
             with self._lock:
                 for delivery in news.deliveries:
                     self._ledger.on_taken(delivery.first, delivery.results)
@@ -498,7 +537,7 @@ class Session:
                 question.set_result(answer)
             for change in news.changes:
                 for listener in list(self._listeners):
-                    listener(change.joined, change.left)
+                    _guard(listener, change.joined, change.left)
         except BaseException:
             self._is_torn = True  # what was not taken comes again
             raise
@@ -529,19 +568,24 @@ class Session:
         """
         if self._pid != os.getpid():
             return  # the connection is the parent's
+        if not self._end and self._dialer.is_bound:
+            self.wait_until(self._has_left, linger_s)
         with self._lock:
             if not self._end:
                 if self._dialer.is_bound:
-                    self._ledger.pump(self._dialer.link)
                     self._ledger.report(self._dialer.link)
-                    self._dialer.link.put(Goodbye())
+                    self._dialer.link.put_after_bulk(Goodbye())
                     self._send()
-                self._end = "this client was closed"
+                self._end = "this client is closed"
         self._finish(linger_s)
         if self._thread.ident is None:
             self._waker.close()
         elif threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(JOIN_S)
+
+    def _has_left(self) -> bool:
+        """Whether all that was submitted is out of this process."""
+        return not self._ledger.statistics().queued and self._dialer.link.is_drained
 
     def _finish(self, linger_s: float = 0.0) -> None:
         """The session is over: let go of the connection, and of everybody who waits on it."""
@@ -549,6 +593,7 @@ class Session:
             ended = self._ledger.on_closed(self._end)
             questions, self._questions = self._questions, {}
             self._channel.close(linger_s)
+            self._controller.close()
         _open_sessions.discard(self)
         for _, question in questions.values():
             question.set_exception(ClientClosed(self._end))
@@ -568,6 +613,14 @@ class Session:
 
     def _hello(self) -> ClientHello:
         return ClientHello(self.client_id, self._secret, self._versions, self._pid, self._ledger.received)
+
+
+def _guard(callback: Callable[..., object], *arguments: object) -> None:
+    """Call what is not ours: its error must not keep the other results from their owners."""
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("an error in %r", callback)
 
 
 class _Present(threading.local):

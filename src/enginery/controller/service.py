@@ -20,7 +20,7 @@ from enginery.controller.store.store import HistoryStore
 from enginery.core.hub import Hub
 from enginery.core.state import Commit
 from enginery.ids import new_key
-from enginery.protocol.codec import MalformedMessage, encode
+from enginery.protocol.codec import MalformedMessage, VersionMismatch, encode
 from enginery.protocol.history import HistoryFact
 from enginery.protocol.link import Link, Verdict
 from enginery.protocol.messages import Envelope, Goodbye, HelloFirst, PutBlob, Record, Refused, Versions
@@ -123,6 +123,9 @@ class Controller:
         if bound is None:
             self._on_stranger(incoming, now)
             return
+        if incoming.role is not bound.role:
+            log.warning("a message for %s %s came with another role; dropped", bound.kind, bound.key)
+            return
         try:
             envelope = bound.decode(incoming.header, incoming.frames)
         except MalformedMessage as error:
@@ -159,6 +162,10 @@ class Controller:
     def _on_stranger(self, incoming: Incoming, now: float) -> None:
         try:
             envelope = self._routes.decode_stranger(incoming.role, incoming.header, incoming.frames)
+        except VersionMismatch as error:
+            log.warning("refused a %s: %s", incoming.role.value, error)
+            self._reply(incoming, error.epoch, Refused(str(error)))
+            return
         except MalformedMessage as error:
             log.warning("a malformed message of an unknown %s: %s", incoming.role.value, error)
             return
@@ -214,11 +221,16 @@ class Controller:
         return all_sent
 
     def _send_all(self, bound: Bound, now: float) -> bool:
-        while (message := bound.link.next_message()) is not None:
-            if self._exchange.send(bound.route, *message) is not Delivery.SENT:
-                log.info("the connection of %s %s is gone", bound.kind, bound.key)
-                self._unbind(bound, now)
-                return False
+        try:
+            while (message := bound.link.next_message()) is not None:
+                if self._exchange.send(bound.route, *message) is not Delivery.SENT:
+                    log.info("the connection of %s %s is gone", bound.kind, bound.key)
+                    self._unbind(bound, now)
+                    return False
+        except ValueError as error:  # a record too large, or with text that cannot be encoded
+            log.error("cannot talk to %s %s any more: %s", bound.kind, bound.key, error)
+            self._unbind(bound, now)
+            return False
         return True
 
     def _say_goodbye(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 
-from enginery.ids import BlobId, EngineId
+from enginery.ids import BlobId, EngineId, content_id
 from enginery.protocol.codec import Buffer
 from enginery.protocol.messages import PutBlob
 
@@ -49,11 +49,15 @@ class BlobTable:
     def __repr__(self) -> str:
         return f"<BlobTable of {len(self)} blobs, {self.total_bytes} bytes, {len(self._idle)} idle>"
 
-    def on_piece(self, record: PutBlob, frame: Buffer, source: Hashable) -> None:
-        """A piece has arrived from a peer. They come in order; one from the start begins the blob anew."""
+    def on_piece(self, record: PutBlob, frame: Buffer, source: Hashable) -> bool:
+        """A piece has arrived from a peer. They come in order; one from the start begins the blob anew.
+
+        Returns whether the blob is complete now and was not before. A kept blob must be what its id says,
+        because others will be given it under that id.
+        """
         blob = self._blobs.get(record.blob)
         if blob is not None and blob.arrived_bytes == blob.size_bytes and blob.pieces:
-            return  # already here: sent again after a new hello
+            return False  # already here: sent again after a new hello
         if blob is None or record.offset == 0:
             holders = blob.holders if blob is not None else 0
             if blob is not None:
@@ -61,14 +65,21 @@ class BlobTable:
             blob = self._blobs[record.blob] = _Blob(record.size_bytes, record.keep, source)
             blob.holders = holders
         if record.offset != blob.arrived_bytes or record.size_bytes != blob.size_bytes:
-            return  # the rest of something that was begun anew
+            return False  # the rest of something that was begun anew
         blob.pieces.append((record, frame))
         blob.arrived_bytes += len(frame)
         self.total_bytes += len(frame)
-        if blob.arrived_bytes == blob.size_bytes and not blob.holders:
+        if blob.arrived_bytes < blob.size_bytes:
+            return False
+        if blob.keep and content_id(piece for _, piece in blob.pieces) != record.blob:
+            self._forget(record.blob)
+            return False
+        # One that is not kept waits for the record that names it, as long as its sender is there.
+        if blob.keep and not blob.holders:
             self._idle[record.blob] = None
             self._idle_bytes += blob.size_bytes
             self._shrink()
+        return True
 
     def on_source_gone(self, source: Hashable) -> None:
         """A peer has left: what it had sent in part, or for a call that never came, is of no use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from enginery.protocol.messages import TaskResult
+from enginery.protocol.messages import TaskResult, text_size
 
 WINDOW_BYTES = 64 << 20
 RESULTS_PER_RECORD = 1000
@@ -14,7 +14,8 @@ RECORD_BYTES = 1 << 18
 
 def result_size(result: TaskResult) -> int:
     """What a result weighs in a header."""
-    return 96 + len(result.payload) + len(result.stdout) + len(result.stderr) + len(result.detail)
+    texts = text_size(result.stdout) + text_size(result.stderr) + text_size(result.detail)
+    return 96 + len(result.payload) + texts
 
 
 class Deliveries:

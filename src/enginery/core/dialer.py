@@ -15,7 +15,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from enginery.protocol.codec import Buffer, Decoder, MalformedMessage
+from enginery.protocol.codec import Buffer, Decoder, MalformedMessage, VersionMismatch
 from enginery.protocol.link import Link, Message, Verdict
 from enginery.protocol.messages import (
     ClientWelcome,
@@ -58,7 +58,6 @@ class Dialer(Generic[Body]):
         self.state = DialState.GREETING
         self.refusal = ""
         self.wants_redial = False
-        self.torn = 0  # messages that could not be decoded
         self._heard_at = 0.0
         self._pinged_at = 0.0
 
@@ -88,8 +87,10 @@ class Dialer(Generic[Body]):
         """
         try:
             envelope = self._decoder.decode(header, frames)
+        except VersionMismatch as error:
+            self.state, self.refusal = DialState.REFUSED, str(error)
+            return []
         except MalformedMessage:
-            self.torn += 1
             self.greet(now=now)
             return []
         records = envelope.records

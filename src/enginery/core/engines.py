@@ -8,7 +8,7 @@ engine without work.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Set
 
 from enginery.core.queues import ReadyQueue
@@ -18,6 +18,7 @@ from enginery.ids import EngineId, TaskId
 WINDOW_S = 0.02
 TASKS_IN_FLIGHT = 1000
 BYTES_IN_FLIGHT = 64 << 20
+RECENT_TASKS = 1000
 
 
 class EngineLoad:
@@ -32,6 +33,7 @@ class EngineLoad:
         "estimated_s",
         "in_flight",
         "last_result_at",
+        "recent",
         "unknown",
     )
 
@@ -44,6 +46,7 @@ class EngineLoad:
         self.unknown = 0  # tasks in flight without an estimate
         self.bytes_in_flight = 0
         self.completed = 0
+        self.recent: deque[TaskId] = deque(maxlen=RECENT_TASKS)  # ended; their output may still come
         self.last_result_at = 0.0  # completion time that the engine stated last
 
     def __repr__(self) -> str:

@@ -15,9 +15,8 @@ from enginery.ids import (
     TaskId,
     make_task_id,
     task_client,
-    task_number,
 )
-from enginery.protocol.history import BlobKept, ClientSeen, TaskAccepted, TaskDelivered
+from enginery.protocol.history import ClientSeen, TaskAccepted, TaskDelivered
 from enginery.protocol.link import Link
 from enginery.protocol.messages import (
     Abort,
@@ -62,9 +61,7 @@ def on_hello(state: ClusterState, hello: ClientHello, link: Link, *, now: float)
     _, is_new = state.registry.on_client_hello(client, hello.secret)
     if is_new:
         state.deliveries[client] = Deliveries()
-        # One that was given up and is back after all: its tasks have gone on.
-        unfinished = state.scheduler.unfinished_of(client)
-        state.accepted[client] = NumberSet(1, sorted(map(task_number, unfinished)))
+        state.accepted[client] = NumberSet(1)
         state.remember(ClientSeen(client, hello.secret, now))
     identity = ("client", client)
     state.links[identity] = link
@@ -116,12 +113,6 @@ def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: flo
         state.on_accepted(client, numbers)
     if resend:
         state.say("client", client, Resend(resend, sorted(wanted)))
-
-
-def on_function_arrived(state: ClusterState, blob: BlobId) -> None:
-    """Kept blobs go to the journal too: a restored task needs its function."""
-    if not state.blobs.missing((blob,)):
-        state.remember(BlobKept(blob, state.blobs.data(blob)))
 
 
 def on_abort(state: ClusterState, client: ClientId, record: Abort, *, now: float) -> None:
@@ -219,21 +210,37 @@ def refuse_launches(state: ClusterState, *, now: float) -> None:
 
 
 def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines) -> None:
-    for host, keys in _by_host(state, record.engines).items():
-        if not host or not state.say("host", host, StopProcesses(keys)):
+    """No engine named = all of them."""
+    wanted = record.engines or list(state.registry.engines)
+    error = _unknown_engines(state, wanted)
+    if not error:
+        for host, keys in _by_host(state, wanted).items():
+            if host and state.say("host", host, StopProcesses(keys)):
+                continue
             for key in keys:
                 registered = state.registry.engine_by_key(key)
                 if registered is not None:
                     state.say("control", registered.engine, StopEngine())
-    state.say("client", client, Answer(record.request))
+    state.say("client", client, Answer(record.request, error))
 
 
 def on_signal_engines(state: ClusterState, client: ClientId, record: SignalEngines) -> None:
-    error = ""
-    for host, keys in _by_host(state, record.engines).items():
-        if not host or not state.say("host", host, SignalProcesses(keys, record.signum)):
-            error = "some engines have no supervisor that could send them a signal"
+    """No engine named = all of them."""
+    wanted = record.engines or list(state.registry.engines)
+    error = _unknown_engines(state, wanted)
+    if not error:
+        for host, keys in _by_host(state, wanted).items():
+            if not host or not state.say("host", host, SignalProcesses(keys, record.signum)):
+                error = "some engines have no supervisor that could send them a signal"
     state.say("client", client, Answer(record.request, error))
+
+
+def _unknown_engines(state: ClusterState, engines: list[EngineId]) -> str:
+    unknown = sorted(set(engines) - state.registry.engines.keys())
+    if not unknown:
+        return ""
+    present = ", ".join(map(str, sorted(state.registry.engines))) or "none"
+    return f"there is no engine {', '.join(map(str, unknown))}; the engines are: {present}"
 
 
 def on_shut_down(state: ClusterState, client: ClientId, record: ShutDown) -> None:

@@ -28,6 +28,7 @@ from enginery.protocol.messages import (
     Status,
     StopProcesses,
     TakenBack,
+    text_size,
 )
 from enginery.protocol.ranges import NumberSet
 
@@ -42,7 +43,7 @@ def on_hello(state: ClusterState, hello: EngineHello, link: Link, *, now: float)
     refusal = state.registry.refuse_engine(hello)
     if refusal:
         return hello.wanted, refusal
-    record, is_new = state.registry.on_engine_hello(hello, now=now)
+    record, is_new = state.registry.on_engine_hello(hello)
     engine = record.engine
     identity = ("engine", engine)
     state.links[identity] = link
@@ -137,7 +138,9 @@ def on_control_goodbye(state: ClusterState, engine: EngineId) -> None:
 
 
 def on_output(state: ClusterState, engine: EngineId, record: EngineOutput) -> None:
-    size = RECORD_BYTES + len(record.text)
+    if not state.scheduler.has_had(engine, record.task):
+        return  # nobody may write into another's task
+    size = RECORD_BYTES + text_size(record.text)
     state.say(
         "client", task_client(record.task), Output(record.task, engine, record.stream, record.text), size
     )
@@ -159,7 +162,10 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
     return ""
 
 
-def on_engine_exited(state: ClusterState, record: EngineExited, *, now: float) -> None:
+def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *, now: float) -> None:
+    registered = state.registry.engine_by_key(record.key)
+    if registered is not None and registered.host_key != key:
+        return  # a host speaks for its own engines only
     state.registry.on_engine_ended(record.key)
     started = frozenset(record.started) if record.proof else None
     state.forget_engine(record.key, cause=record.cause, status=Status.ENGINE_DIED, started=started, now=now)

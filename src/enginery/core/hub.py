@@ -16,7 +16,7 @@ from enginery.core.state import ClusterState, Commit, Identity
 from enginery.ids import ClientId, EngineId
 from enginery.protocol import messages as m
 from enginery.protocol.codec import Buffer
-from enginery.protocol.history import HistoryFact
+from enginery.protocol.history import BlobKept, HistoryFact
 from enginery.protocol.link import Link
 
 SHUTDOWN_GRACE_S = 6.0
@@ -51,7 +51,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Goodbye: lambda state, key, record, now: engines.on_control_goodbye(state, key),
     },
     "host": {
-        m.EngineExited: lambda state, key, record, now: engines.on_engine_exited(state, record, now=now),
+        m.EngineExited: lambda state, key, record, now: engines.on_engine_exited(state, key, record, now=now),
         m.EnginesStarted: lambda state, key, record, now: engines.on_engines_started(state, record),
         m.Ping: lambda state, key, record, now: _pong(state, "host", key),
         m.Goodbye: lambda state, key, record, now: engines.on_host_goodbye(state, key),
@@ -106,9 +106,10 @@ class Hub:
             return
         kind, key = identity
         if frame is not None:
-            self.state.blobs.on_piece(record, frame, identity)
-            if record.keep and kind == "client":
-                clients.on_function_arrived(self.state, record.blob)
+            if kind != "client":
+                record.keep = False  # only clients have things that others are given by name
+            if self.state.blobs.on_piece(record, frame, identity) and record.keep:
+                self.state.remember(BlobKept(record.blob, self.state.blobs.data(record.blob)))
             return
         door = DOORS[kind].get(type(record))
         if door is not None:  # else a hello in mid-batch, which means nothing
@@ -125,9 +126,6 @@ class Hub:
         kind, key = identity
         if kind == "engine" and key in self.state.registry.engines:
             self.state.scheduler.on_engine_disconnected(EngineId(key))
-            self.state.registry.engines[EngineId(key)].connected = False
-        elif kind == "client" and key in self.state.registry.clients:
-            self.state.registry.clients[ClientId(key)].connected = False
 
     def on_committed(self, commit: Commit) -> None:
         self.state.on_committed(commit)

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from enginery.core.tasks import Task, TaskState
 
+DEAD_KEPT = 64
+"""Discarded tasks that may stay in a queue, however short it is."""
+
 
 class ReadyQueue:
     """Ready tasks of one kind of destination.
@@ -16,12 +19,13 @@ class ReadyQueue:
     only keeps the count right, so that nothing is searched for.
     """
 
-    __slots__ = ("_by_priority", "_length", "_order")
+    __slots__ = ("_by_priority", "_dead", "_length", "_order")
 
     def __init__(self) -> None:
         self._by_priority: dict[int, deque[Task]] = {}
         self._order: list[int] = []  # negated priorities, ascending: the first is served first
         self._length = 0
+        self._dead = 0  # tasks inside that were discarded and not met yet, at most
 
     def __len__(self) -> int:
         return self._length
@@ -59,11 +63,15 @@ class ReadyQueue:
         return None
 
     def discard(self) -> None:
-        """One of the tasks inside stops being ready."""
+        """One of the tasks inside has stopped being ready."""
         self._length -= 1
-        if not self._length:
-            self._by_priority.clear()
-            self._order.clear()
+        self._dead += 1
+        if self._dead > max(self._length, DEAD_KEPT):
+            self._dead = 0
+            for lane in self._by_priority.values():
+                alive = [task for task in lane if task.state is TaskState.READY]
+                lane.clear()
+                lane.extend(alive)
 
     def _lane(self, priority: int) -> deque[Task]:
         lane = self._by_priority.get(priority)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Iterator
 
 from enginery.ids import ClientId, EngineId, EngineKey, HostKey
 from enginery.protocol.messages import EngineHello, EngineInfo, Versions
@@ -18,34 +17,36 @@ ID_LIMIT = 1 << 31
 """Ids that engines may want; others would grow out of what a record can hold."""
 
 
+FORMER_CLIENTS_KEPT = 100_000
+
+
 class EngineRecord:
     """A registered engine."""
 
-    __slots__ = ("connected", "engine", "host_key", "info", "joined_at", "key", "secret")
+    __slots__ = ("engine", "host_key", "info", "key", "secret")
 
-    def __init__(self, engine: EngineId, hello: EngineHello, now: float) -> None:
+    def __init__(self, engine: EngineId, hello: EngineHello) -> None:
         self.engine = engine
         self.key = hello.key
         self.secret = hello.secret
         self.host_key = hello.host_key
         self.info = EngineInfo(engine, hello.key, hello.host, hello.pid)
-        self.connected = True
-        self.joined_at = now
 
     def __repr__(self) -> str:
         return f"<EngineRecord {self.engine} {self.key} on {self.info.host}>"
 
 
 class ClientRecord:
-    __slots__ = ("client", "connected", "secret")
+    """A registered client."""
+
+    __slots__ = ("client", "secret")
 
     def __init__(self, client: ClientId, secret: bytes) -> None:
         self.client = client
         self.secret = secret
-        self.connected = True
 
     def __repr__(self) -> str:
-        return f"<ClientRecord {self.client:08x}{'' if self.connected else ', disconnected'}>"
+        return f"<ClientRecord {self.client:08x}>"
 
 
 class Registry:
@@ -56,6 +57,7 @@ class Registry:
         self.engines: dict[EngineId, EngineRecord] = {}
         self.clients: dict[ClientId, ClientRecord] = {}
         self.hosts: dict[HostKey, bytes] = {}
+        self._former: OrderedDict[ClientId, None] = OrderedDict()
         self._by_key: dict[EngineKey, EngineRecord] = {}
         self._reserved: set[EngineId] = set()
         self._ended: OrderedDict[EngineKey, None] = OrderedDict()  # processes that are known to be gone
@@ -87,18 +89,17 @@ class Registry:
             )
         return ""
 
-    def on_engine_hello(self, hello: EngineHello, *, now: float) -> tuple[EngineRecord, bool]:
+    def on_engine_hello(self, hello: EngineHello) -> tuple[EngineRecord, bool]:
         """Register an engine whose hello was not refused. Returns its record and whether it is new."""
         record = self._by_key.get(hello.key)
         if record is not None:
-            record.connected = True
             return record, False
         engine = hello.wanted
         if not 0 <= engine < ID_LIMIT or engine in self.engines:
             engine = self._free_id()
         self._reserved.discard(engine)
         self._next = max(self._next, engine + 1)
-        record = EngineRecord(engine, hello, now)
+        record = EngineRecord(engine, hello)
         self.engines[engine] = self._by_key[hello.key] = record
         return record, True
 
@@ -137,19 +138,28 @@ class Registry:
         record = self.clients.get(client)
         if record is not None and not hmac.compare_digest(record.secret, secret):
             return "another client has registered under this id"
+        if client in self._former:
+            # Its unfetched results are not here any more, and its tasks must not run a second time.
+            return (
+                "this client was away for so long that it was given up; its tasks have gone on, "
+                "and a new client can ask for their results"
+            )
         return self.refuse_versions(versions)
 
     def on_client_hello(self, client: ClientId, secret: bytes) -> tuple[ClientRecord, bool]:
         """Register a client whose hello was not refused. Returns its record and whether it is new."""
         record = self.clients.get(client)
         if record is not None:
-            record.connected = True
             return record, False
         record = self.clients[client] = ClientRecord(client, secret)
         return record, True
 
     def on_client_gone(self, client: ClientId) -> None:
-        self.clients.pop(client, None)
+        """It has left or was given up, and what it has not fetched is in the store only."""
+        if self.clients.pop(client, None) is not None:
+            self._former[client] = None
+            if len(self._former) > FORMER_CLIENTS_KEPT:
+                self._former.popitem(last=False)
 
     def on_host_hello(self, key: HostKey, secret: bytes) -> bool:
         """False if somebody else has this key."""
@@ -158,9 +168,6 @@ class Registry:
 
     def on_host_gone(self, key: HostKey) -> None:
         self.hosts.pop(key, None)
-
-    def engines_of_host(self, key: HostKey) -> Iterator[EngineRecord]:
-        return (record for record in self.engines.values() if record.host_key == key)
 
     def check(self) -> None:
         assert {record.key for record in self.engines.values()} == self._by_key.keys()

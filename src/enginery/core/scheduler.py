@@ -75,6 +75,11 @@ class Scheduler:
     def load(self, engine: EngineId) -> EngineLoad | None:
         return self._engines.get(engine)
 
+    def has_had(self, engine: EngineId, task_id: TaskId) -> bool:
+        """Whether this engine has the task, or was one of the last to end it."""
+        load = self._engines.get(engine)
+        return load is not None and (task_id in load.in_flight or task_id in load.recent)
+
     @property
     def ready_count(self) -> int:
         """Balanced tasks that no engine has been given."""
@@ -199,6 +204,7 @@ class Scheduler:
         self._measure(load, task, result)
         self._leave_engine(load, task)
         load.completed += 1
+        load.recent.append(task.task_id)
         self._refresh(load)
         if (
             result.status is not Status.OK

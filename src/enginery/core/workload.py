@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from enginery.ids import TaskId
-from enginery.protocol.messages import EngineResult
+from enginery.protocol.messages import EngineResult, text_size
 
 CLAIMS_KEPT = 10_000
 RESULTS_PER_RECORD = 1000
@@ -26,7 +26,7 @@ Work = TypeVar("Work")
 
 def result_size(result: EngineResult) -> int:
     """What a result weighs in a header."""
-    return 96 + len(result.payload) + len(result.stdout) + len(result.stderr)
+    return 96 + len(result.payload) + text_size(result.stdout) + text_size(result.stderr)
 
 
 class WorkloadStatistics(NamedTuple):

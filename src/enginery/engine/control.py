@@ -23,6 +23,7 @@ from enginery.protocol.messages import (
     TakeBack,
     TakenBack,
     ToControl,
+    text_size,
 )
 from enginery.transport import clock
 from enginery.transport.channel import NO_FILE, Channel, HasFileno, Waker
@@ -130,7 +131,7 @@ class ControlThread:
             return
         for piece in self._output.take():
             self._dialer.link.put(
-                EngineOutput(piece.task, piece.stream, piece.text), RECORD_BYTES + len(piece.text)
+                EngineOutput(piece.task, piece.stream, piece.text), RECORD_BYTES + text_size(piece.text)
             )
 
     def _send(self) -> None:

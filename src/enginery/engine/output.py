@@ -11,10 +11,12 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from enginery.ids import TaskId
+from enginery.protocol.messages import clean_text
 
 GATHER_S = 0.05
 RESULT_TEXT_LIMIT = 1 << 15
@@ -31,13 +33,17 @@ class Piece(NamedTuple):
 
 
 class OutputCollector:
-    """Gathers text by task. `wake` is called at the first text that somebody should send soon."""
+    """Gathers text by task. `wake` is called at the first text that somebody should send soon.
+
+    Writers only append, without a lock: they may be signal handlers or finalizers that run in the middle of a
+    reader, in the reader's own thread.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._lock = threading.Lock()
         self._task: TaskId | None = None
-        self._parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._written: deque[Piece] = deque()
+        self._lock = threading.Lock()  # around what follows; taken by readers only
         self._pieces: list[Piece] = []
         self._sent = 0  # pieces of the present task
         self._armed = False
@@ -45,60 +51,59 @@ class OutputCollector:
     def __repr__(self) -> str:
         return f"<OutputCollector of task {self._task}>"
 
-    @property
-    def has_task(self) -> bool:
-        return self._task is not None
-
     def begin(self, task: TaskId) -> None:
-        with self._lock:
-            self._task = task
-            self._sent = 0
+        self._sent = 0
+        self._task = task
 
     def end(self) -> tuple[str, str, int]:
         """The present task is over: (stdout, stderr) that go with its result, and the pieces sent apart."""
+        task, self._task = self._task, None
+        if not self._written:
+            return "", "", self._sent
         with self._lock:
-            stdout, stderr = self._parts["stdout"], self._parts["stderr"]
-            if not stdout and not stderr:
-                self._task = None
-                return "", "", self._sent
-            if sum(map(len, stdout)) + sum(map(len, stderr)) > RESULT_TEXT_LIMIT:
-                self._gather()
-            texts = "".join(self._parts["stdout"]), "".join(self._parts["stderr"])
-            self._parts = {"stdout": [], "stderr": []}
-            self._task = None
-            wake = bool(self._pieces)
-        if wake:
-            self._wake()
-        return *texts, self._sent
+            texts = self._drain(task)
+            if sum(map(len, texts.values())) <= RESULT_TEXT_LIMIT:
+                return texts["stdout"], texts["stderr"], self._sent
+            self._cut(task, texts)
+        self._wake()
+        return "", "", self._sent
 
     def write(self, stream: str, text: str) -> bool:
         """Take text of the present task; False if there is none."""
-        with self._lock:
-            if self._task is None:
-                return False
-            self._parts[stream].append(text)
-            wake = not self._armed
+        task = self._task
+        if task is None:
+            return False
+        self._written.append(Piece(task, stream, text))
+        if not self._armed:
             self._armed = True
-        if wake:
             self._wake()
         return True
 
     def take(self) -> list[Piece]:
         """Everything that has gathered."""
+        self._armed = False
         with self._lock:
-            self._armed = False
-            self._gather()
+            task = self._task
+            if task is not None:
+                self._cut(task, self._drain(task))
             pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _gather(self) -> None:
-        if self._task is None:
+    def _drain(self, task: TaskId | None) -> dict[str, str]:
+        """What the present task has written. Stragglers of earlier tasks are nobody's any more."""
+        parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        while self._written:
+            piece = self._written.popleft()
+            if piece.task == task:
+                parts[piece.stream].append(piece.text)
+        return {stream: "".join(texts) for stream, texts in parts.items()}
+
+    def _cut(self, task: TaskId | None, texts: dict[str, str]) -> None:
+        if task is None:
             return
-        for stream, parts in self._parts.items():
-            text = "".join(parts)
-            parts.clear()
+        for stream, text in texts.items():
             for start in range(0, len(text), RECORD_TEXT_LIMIT):
-                self._pieces.append(Piece(self._task, stream, text[start : start + RECORD_TEXT_LIMIT]))
+                self._pieces.append(Piece(task, stream, text[start : start + RECORD_TEXT_LIMIT]))
                 self._sent += 1
 
 
@@ -137,7 +142,7 @@ class TaskStream(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if text and not self._collector.write(self._name, text):
+        if text and not self._collector.write(self._name, clean_text(text)):
             os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
         return len(text)
 

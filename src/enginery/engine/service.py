@@ -102,6 +102,7 @@ class Engine:
         self._in_user_code = False
         self._running = TaskId(0)
         self._stopping = False
+        self._has_crashed = False
 
     def __repr__(self) -> str:
         return f"<Engine {self.engine} {self._spec.key}, {self._workload!r}>"
@@ -116,6 +117,11 @@ class Engine:
             return 0 if not self._dialer.refusal else 1
         except StopRunning:
             return 0
+        except BaseException:
+            # A defect. Its traceback belongs in the log; the supervisor's word on its end is the true one.
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+            self._has_crashed = True
+            raise
         finally:
             self._leave()
 
@@ -135,7 +141,7 @@ class Engine:
             self._control.stop()
         else:
             self._control_channel.close()
-        if self._dialer.is_bound:
+        if self._dialer.is_bound and not self._has_crashed:
             self._report()
             self._dialer.link.put(Goodbye(self._running))
             self._send()

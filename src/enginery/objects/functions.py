@@ -20,7 +20,6 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from operator import is_
 from types import (
     BuiltinFunctionType,
@@ -32,7 +31,7 @@ from types import (
 )
 from typing import Any, NamedTuple
 
-from enginery.ids import BlobId
+from enginery.ids import BlobId, content_id
 from enginery.objects.companions import (
     Companions,
     CompanionTable,
@@ -108,8 +107,7 @@ def _pack(function: Any) -> tuple[PackedFunction, ByValuePickler]:
 
     pickler = dump_by_value(function, make_pickler)
     data = streams[-1].getvalue()
-    blob = BlobId(blake2b(data, digest_size=16).digest())
-    return PackedFunction(blob, data, function_name(function)), pickler
+    return PackedFunction(content_id((data,)), data, function_name(function)), pickler
 
 
 # ---------------------------------------------------------------- cache

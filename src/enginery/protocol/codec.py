@@ -17,11 +17,33 @@ from enginery.protocol.messages import Envelope
 Body = TypeVar("Body")
 Buffer = bytes | bytearray | memoryview
 
+
+class _Preamble(msgspec.Struct, array_like=True):
+    version: int
+    epoch: int
+
+
+_decode_preamble = msgspec.msgpack.Decoder(_Preamble).decode
 _encoder = msgspec.msgpack.Encoder()
 
 
 class MalformedMessage(Exception):
     """A message that this direction does not allow. The text says what was wrong with it."""
+
+
+class VersionMismatch(MalformedMessage):
+    """The peer speaks another version of the protocol. The first fields of a header never change."""
+
+    def __init__(self, theirs: int, epoch: int) -> None:
+        super().__init__(theirs, epoch)
+        self.theirs = theirs
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return (
+            f"this side speaks protocol {m.PROTOCOL_VERSION} of enginery and the other {self.theirs}; "
+            "install the same version of enginery on both"
+        )
 
 
 def encode(epoch: int, number: int, bulk_received: int, records: Sequence[m.Record]) -> bytes:
@@ -39,11 +61,10 @@ class Decoder(Generic[Body]):
         try:
             envelope = self._decode(header)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            _check_version(header)
             raise MalformedMessage(f"not a header of this direction: {error}") from None
         if envelope.version != m.PROTOCOL_VERSION:
-            raise MalformedMessage(
-                f"the peer speaks protocol {envelope.version}, this side {m.PROTOCOL_VERSION}"
-            )
+            _check_version(header)
         if frames:
             _check_frames(envelope, frames)
             return envelope
@@ -51,6 +72,16 @@ class Decoder(Generic[Body]):
             if type(record) is m.PutBlob:
                 raise MalformedMessage("a piece of a blob came without its frame")
         return envelope
+
+
+def _check_version(header: Buffer) -> None:
+    """Raise VersionMismatch if the header is one of another version, whatever else is in it."""
+    try:
+        preamble = _decode_preamble(header)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    if preamble.version != m.PROTOCOL_VERSION:
+        raise VersionMismatch(preamble.version, preamble.epoch)
 
 
 def _check_frames(envelope: Envelope[Body], frames: Sequence[Buffer]) -> None:

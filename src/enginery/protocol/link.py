@@ -21,9 +21,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from enginery.errors import TooLarge
 from enginery.ids import BlobId
 from enginery.protocol.codec import Buffer, encode
-from enginery.protocol.messages import FRAME_LIMIT, INLINE_LIMIT, Envelope, PutBlob, Record
+from enginery.protocol.messages import FRAME_LIMIT, INLINE_LIMIT, MESSAGE_LIMIT, Envelope, PutBlob, Record
 
 BULK_WINDOW_BYTES = 16 << 20
 HEADER_BYTES = 1 << 19
@@ -132,26 +133,56 @@ class Link:
         return not self._small and not self._bulk
 
     def next_message(self) -> Message | None:
-        """The next message to send, or None when nothing can go out now."""
-        small = self._small
-        if not small and not self._bulk_ready() and not self._report_due():
+        """The next message to send, or None when nothing can go out now.
+
+        Raises UnicodeEncodeError or TooLarge for a record that cannot be sent at all; it stays where it is.
+        """
+        entries, small_count = self._choose()
+        if not entries and not self._report_due():
             return None
-        records: list[Record] = []
-        frames: list[Buffer] = []
-        size = 0
-        while small and size < HEADER_BYTES:
-            record, frame, weight = small.popleft()
-            records.append(record)
-            size += weight
-            if frame is not None:
-                frames.append(frame)
-                self._sent += len(frame)
-        if self._bulk and not small:
-            self._take_bulk(records, frames, size)
-        message = encode(self.epoch, self._number, self._received, records)
+        while True:
+            header = encode(self.epoch, self._number, self._received, [entry[0] for entry in entries])
+            if len(header) <= MESSAGE_LIMIT:
+                break
+            if len(entries) == 1:
+                raise TooLarge("a record", size_bytes=len(header), limit_bytes=MESSAGE_LIMIT)
+            del entries[len(entries) // 2 :]  # the sizes were estimates
+        for _ in range(min(small_count, len(entries))):
+            self._small.popleft()
+        for _ in range(len(entries) - small_count):
+            self._bulk.popleft()
+        frames = [entry[1] for entry in entries if entry[1] is not None]
+        for frame in frames:
+            self._sent += len(frame)
         self._number += 1
         self._reported = self._received
-        return message, frames
+        return header, frames
+
+    def _choose(self) -> tuple[list[_Entry], int]:
+        """What goes next, as far as the windows go, and how many of it wait in the small lane."""
+        entries: list[_Entry] = []
+        size = 0
+        for entry in self._small:
+            if size >= HEADER_BYTES:
+                return entries, len(entries)
+            entries.append(entry)
+            size += entry[2]
+        small_count = len(entries)
+        frame_bytes = 0
+        under_way = self._sent - self._acknowledged
+        for entry in self._bulk:
+            _, frame, weight = entry
+            if size >= HEADER_BYTES or frame_bytes >= FRAME_LIMIT:
+                break
+            if frame is None:
+                size += weight
+            else:
+                if under_way + frame_bytes >= self.window_bytes:
+                    break
+                size += RECORD_BYTES
+                frame_bytes += weight
+            entries.append(entry)
+        return entries, small_count
 
     def _bulk_ready(self) -> bool:
         return bool(self._bulk) and (
@@ -160,16 +191,3 @@ class Link:
 
     def _report_due(self) -> bool:
         return self._received - self._reported >= self.window_bytes // 4
-
-    def _take_bulk(self, records: list[Record], frames: list[Buffer], size: int) -> None:
-        frame_bytes = 0
-        while self._bulk_ready() and size < HEADER_BYTES and frame_bytes < FRAME_LIMIT:
-            record, frame, weight = self._bulk.popleft()
-            records.append(record)
-            if frame is None:
-                size += weight
-            else:
-                size += RECORD_BYTES
-                frames.append(frame)
-                frame_bytes += weight
-                self._sent += weight

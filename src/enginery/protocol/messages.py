@@ -58,6 +58,20 @@ class Status(enum.IntEnum):
     REFUSED = 6  # the controller would not take it; `detail` says why
 
 
+def text_size(text: str) -> int:
+    """Bytes of a text in a header."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
+
+
+def clean_text(text: str) -> str:
+    """The text, with what UTF-8 cannot say (lone surrogates, as in file names) written out."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 class Versions(Record):
     """Who is speaking, for the table of versions that must agree."""
 

@@ -84,6 +84,8 @@ class VirtualNetwork:
     def connect(self, channel: VirtualChannel) -> None:
         """Give a channel a new route; what it queued while it had none goes out first."""
         self.disconnect(channel)
+        if channel.is_unplugged:
+            return
         self._routes += 1
         channel.route = Route(b"\x00" + self._routes.to_bytes(4, "big"))
         self.channels[channel.route] = channel
@@ -97,6 +99,17 @@ class VirtualNetwork:
         if channel.route is not None:
             del self.channels[channel.route]
             channel.route = None
+
+    def unplug(self, channel: VirtualChannel) -> None:
+        """Cut a connection and keep it from being made again, until `plug`."""
+        channel.is_unplugged = True
+        self.disconnect(channel)
+
+    def plug(self, channel: VirtualChannel) -> None:
+        """End an outage: what was sent meanwhile goes out on a new route."""
+        channel.is_unplugged = False
+        if not channel.is_closed:
+            self.connect(channel)
 
     def carry(self, channel: VirtualChannel, upwards: bool, message: Message) -> None:
         """Send a message on its way. For channels and the exchange."""
@@ -148,6 +161,7 @@ class VirtualChannel:
         self.queued: list[Message] = []  # sent while there was no route
         self.busy_until: dict[bool, float] = {}
         self.is_closed = False
+        self.is_unplugged = False
         self._network = network
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ class ProgressBar:
     """A bar that may be moved by several threads, in a terminal or a notebook."""
 
     def __init__(self, total: int | None, *, name: str, unit: str = "items") -> None:
+        self._total = total
         self._done = self._failed = 0
         self._lock = threading.Lock()
         self._bar: Any = _bar_class()(
@@ -19,27 +21,40 @@ class ProgressBar:
         )
 
     def __repr__(self) -> str:
-        return f"<ProgressBar {self._done} of {self._bar.total}, {self._failed} failed>"
+        return f"<ProgressBar {self._done} of {self._total}, {self._failed} failed>"
 
     def move_to(self, done: int, failed: int = 0) -> None:
         """Show these numbers; a smaller one than before is late news and changes nothing."""
         with self._lock:
             if failed > self._failed:
                 self._failed = failed
-                self._bar.set_postfix_str(f"{failed} failed", refresh=False)
+                self._draw(lambda bar: bar.set_postfix_str(f"{failed} failed", refresh=False))
             if done > self._done:
                 step, self._done = done - self._done, done
-                self._bar.update(step)
+                self._draw(lambda bar: bar.update(step))
 
     def set_total(self, total: int) -> None:
         with self._lock:
-            self._bar.total = total
-            self._bar.refresh()
+            self._total = total
+            self._draw(self._refresh)
+
+    def _refresh(self, bar: Any) -> None:
+        bar.total = self._total
+        bar.refresh()
 
     def close(self) -> None:
         """Leave the last state on the screen. Repeating it does nothing."""
         with self._lock:
-            self._bar.close()
+            self._draw(lambda bar: bar.close())
+
+    def _draw(self, step: Callable[[Any], object]) -> None:
+        """A screen that is gone (a closed pipe) ends the bar, not the work that it shows."""
+        if self._bar is None:
+            return
+        try:
+            step(self._bar)
+        except (OSError, ValueError):
+            self._bar = None
 
 
 def _bar_class() -> type[Any]:

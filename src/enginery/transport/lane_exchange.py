@@ -1,0 +1,455 @@
+"""The controller's side of the lane, in one loop with 0MQ's sockets.
+
+`LaneListener` is the lane alone: who comes in, what they send, what is sent to them. `LaneExchange` puts it
+beside a 0MQ exchange; one epoll object holds the lane's connections, the wakers, and the descriptors of the
+0MQ sockets. Those tell of changes only, so 0MQ is asked for its events before every wait that follows a use of
+it; while all traffic is on the lane, a turn of the loop costs one poll.
+
+A connection that has ended is unknown only after all that it sent has been handed out, as with 0MQ: what an
+engine said last still counts as said by that engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from enginery.errors import LaunchError
+from enginery.protocol.codec import Buffer
+from enginery.transport.channel import Delivery, Exchange, HasFileno, Incoming, Rejected, Role, Route
+from enginery.transport.keys import ClusterKeys
+from enginery.transport.lane import (
+    GREETING_LIMIT,
+    Inflow,
+    LaneViolation,
+    Message,
+    Outflow,
+    check_message,
+    peer_of,
+    take_greeting,
+    widen,
+)
+from enginery.transport.sockets import HANDSHAKE_S
+
+LANE_PREFIX = b"\x02"
+_BACKLOG = 4096
+_ACCEPTED_AT_ONCE = 64
+_EVENTS_AT_ONCE = 256
+_KEPT_REJECTIONS = 64
+_FULL_PAUSE_S = 0.1
+"""How long newcomers wait when this process has no descriptor left for them."""
+
+
+class PolledExchange(Exchange, Protocol):
+    """An exchange whose descriptors can be polled beside others."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]: ...
+
+    def look(self, *, signalled: bool) -> bool:
+        """Take note of what has come; True if `receive` has something. To be called before each wait."""
+        ...
+
+
+class _Connection:
+    __slots__ = ("descriptor", "greeting", "inflow", "outflow", "peer", "role", "route", "socket", "watches")
+
+    def __init__(self, connection: socket.socket, route: Route, peer: str) -> None:
+        self.socket: socket.socket | None = connection
+        self.descriptor = connection.fileno()
+        self.route = route
+        self.peer = peer
+        self.role: Role | None = None
+        self.greeting = b""  # as much as has come of it
+        self.inflow = Inflow()
+        self.outflow = Outflow()
+        self.watches = False  # for room to write
+
+
+class LaneListener:
+    """All connections of one lane. `epoll` is its owner's."""
+
+    def __init__(self, keys: ClusterKeys, path: str | os.PathLike[str], epoll: select.epoll) -> None:
+        self.path = os.fspath(path)
+        self._keys = keys
+        self._epoll = epoll
+        self._numbers = itertools.count(1)
+        self._by_descriptor: dict[int, _Connection] = {}
+        self._by_route: dict[Route, _Connection] = {}
+        self._strangers: deque[tuple[float, _Connection]] = deque()  # with the time of their patience's end
+        self._inbox: deque[Incoming | _Connection] = deque()  # a connection stands for its end
+        self._messages: deque[Message] = deque()
+        self._accepts_at: float | None = None  # when newcomers are welcome again
+        self.rejections: deque[Rejected] = deque(maxlen=_KEPT_REJECTIONS)
+        self.rejected = self.messages_in = self.messages_out = 0
+        self._listener = _listen(self.path)
+        epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def __repr__(self) -> str:
+        return f"<LaneListener unix://{self.path}, {len(self._by_route)} connections>"
+
+    # ------------------------------------------------------------ what has happened
+
+    @property
+    def has_messages(self) -> bool:
+        return bool(self._inbox)
+
+    def on_event(self, descriptor: int, events: int, *, reads: bool) -> bool:
+        """Handle what epoll tells of a descriptor; False if it is not one of the lane's."""
+        connection = self._by_descriptor.get(descriptor)
+        if connection is None:
+            if descriptor != self._listener.fileno():
+                return False
+            self._accept()
+            return True
+        if events & select.EPOLLOUT:
+            self._flush(connection)
+        if events & ~select.EPOLLOUT and reads:
+            self._read(connection)
+        return True
+
+    def next_deadline(self) -> float | None:
+        deadline = self._accepts_at
+        if self._strangers and (deadline is None or self._strangers[0][0] < deadline):
+            deadline = self._strangers[0][0]
+        return deadline
+
+    def on_tick(self, now: float) -> None:
+        strangers = self._strangers
+        while strangers and (strangers[0][0] <= now or strangers[0][1].role or not strangers[0][1].socket):
+            _, connection = strangers.popleft()
+            if connection.role is None and connection.socket is not None:
+                self._turn_away(connection, "it did not say who it is in time")
+        if self._accepts_at is not None and self._accepts_at <= now:
+            self._accepts_at = None
+            self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                # No descriptor is left: the listener would be readable without end.
+                self._epoll.unregister(self._listener.fileno())
+                self._accepts_at = time.monotonic() + _FULL_PAUSE_S
+                self._reject(f"it cannot be let in: {error.strerror}", "")
+                return
+            self._admit(accepted)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        known = peer_of(accepted)
+        peer = f"process {known[0]} of user {known[1]}" if known else ""
+        if known and known[1] not in (os.getuid(), 0):
+            accepted.close()
+            self._reject("it belongs to another user", peer)
+            return
+        widen(accepted)
+        route = Route(LANE_PREFIX + next(self._numbers).to_bytes(8, "big"))
+        connection = _Connection(accepted, route, peer)
+        self._by_descriptor[connection.descriptor] = connection
+        self._strangers.append((time.monotonic() + HANDSHAKE_S, connection))
+        self._epoll.register(connection.descriptor, select.EPOLLIN)
+        self._read(connection)  # the greeting is there already
+
+    def _read(self, connection: _Connection) -> None:
+        if connection.socket is None:
+            return
+        messages = self._messages
+        whole = False
+        try:
+            if connection.role is None:
+                whole = self._read_greeting(connection, connection.socket, messages)
+            else:
+                whole = connection.inflow.read(connection.socket, messages) > 0
+        except BlockingIOError:
+            whole = True
+        except LaneViolation as violation:
+            self._reject(str(violation), connection.peer)
+        except ConnectionError:
+            pass
+        finally:
+            role = connection.role
+            if role is not None:
+                while messages:
+                    header, frames = messages.popleft()
+                    self._inbox.append(Incoming(connection.route, role, header, frames))
+            messages.clear()
+            if not whole:
+                self._end(connection)
+
+    def _read_greeting(
+        self, connection: _Connection, socket_: socket.socket, messages: deque[Message]
+    ) -> bool:
+        data = socket_.recv(GREETING_LIMIT)
+        if not data:
+            raise LaneViolation("it left before it had said who it is")
+        connection.greeting += data
+        greeting = take_greeting(connection.greeting)
+        if greeting is None:
+            return True
+        name, token, rest = greeting
+        role = self._keys.role_of_token(name, token)
+        if role is None:
+            raise LaneViolation("its token is not one of this cluster")
+        connection.role = role
+        connection.greeting = b""
+        self._by_route[connection.route] = connection
+        connection.inflow.feed(rest, messages)
+        return True
+
+    # ------------------------------------------------------------ messages
+
+    def receive(self) -> Incoming | None:
+        inbox = self._inbox
+        while inbox:
+            item = inbox.popleft()
+            if isinstance(item, Incoming):
+                self.messages_in += 1
+                if inbox and isinstance(inbox[0], _Connection):
+                    return item  # its end follows; it is known until somebody asks for more
+                return item
+            self._by_route.pop(item.route, None)
+        return None
+
+    def send(self, route: Route, header: Buffer, frames: Sequence[Buffer]) -> Delivery:
+        connection = self._by_route.get(route)
+        if connection is None:
+            return Delivery.GONE
+        check_message(header, frames)
+        if connection.socket is None:
+            return Delivery.SENT  # lost with the connection, of which not all has been heard yet
+        whole = False
+        try:
+            connection.outflow.send(connection.socket, header, frames)
+            if connection.outflow and not connection.watches:
+                self._watch(connection)
+            whole = True
+        except ConnectionError:
+            # Its last words may still lie in the socket: the end is found by reading.
+            connection.outflow.clear()
+            whole = True
+        finally:
+            if not whole:
+                self._end(connection)
+        self.messages_out += 1
+        return Delivery.SENT
+
+    def _flush(self, connection: _Connection) -> None:
+        if connection.socket is None:
+            return
+        whole = False
+        try:
+            connection.outflow.flush(connection.socket)
+            whole = True
+        except ConnectionError:
+            connection.outflow.clear()
+            whole = True
+        finally:
+            if not whole:
+                self._end(connection)
+        if connection.watches != bool(connection.outflow):
+            self._watch(connection)
+
+    def _watch(self, connection: _Connection) -> None:
+        if connection.socket is not None:
+            connection.watches = bool(connection.outflow)
+            events = select.EPOLLIN | (select.EPOLLOUT if connection.watches else 0)
+            self._epoll.modify(connection.descriptor, events)
+
+    # ------------------------------------------------------------ ends
+
+    def _turn_away(self, connection: _Connection, reason: str) -> None:
+        self._reject(reason, connection.peer)
+        self._end(connection)
+
+    def _reject(self, reason: str, peer: str) -> None:
+        self.rejected += 1
+        self.rejections.append(Rejected(reason, peer))
+
+    def _end(self, connection: _Connection) -> None:
+        """Close; the route is forgotten behind what is left of its messages."""
+        ended, connection.socket = connection.socket, None
+        if ended is None:
+            return
+        connection.outflow.clear()
+        self._by_descriptor.pop(connection.descriptor, None)
+        _close(ended, self._epoll)
+        if any(isinstance(item, Incoming) and item.route == connection.route for item in self._inbox):
+            self._inbox.append(connection)
+        else:
+            self._by_route.pop(connection.route, None)
+
+    def close(self) -> None:
+        """Close everything at once. Repeating it does nothing."""
+        for connection in list(self._by_descriptor.values()):
+            if connection.socket is not None:
+                _close(connection.socket, self._epoll)
+                connection.socket = None
+        self._by_descriptor.clear()
+        self._by_route.clear()
+        self._strangers.clear()
+        self._inbox.clear()
+        if self._listener.fileno() >= 0:
+            self._listener.close()
+            Path(self.path).unlink(missing_ok=True)
+
+
+class LaneExchange:
+    """An `Exchange` over the lane and over 0MQ; owns both."""
+
+    def __init__(self, far: PolledExchange, keys: ClusterKeys, lane_path: str | os.PathLike[str]) -> None:
+        self._far = far
+        self._epoll = select.epoll()
+        try:
+            self._lane = LaneListener(keys, lane_path, self._epoll)
+        except BaseException:
+            self._epoll.close()
+            raise
+        self._far_descriptors = frozenset(far.descriptors)
+        for descriptor in self._far_descriptors:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._wakers: Sequence[HasFileno] = ()
+        self._waker_descriptors: frozenset[int] = frozenset()
+        self._lane_is_next = True
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<LaneExchange {'closed' if self._closed else f'{self._lane.path} beside {self._far!r}'}>"
+
+    @property
+    def tcp_addresses(self) -> tuple[str, ...]:
+        return self._far.tcp_addresses
+
+    @property
+    def ipc_address(self) -> str:
+        return self._far.ipc_address
+
+    @property
+    def lane_path(self) -> str:
+        return self._lane.path
+
+    def statistics(self) -> dict[str, int]:
+        lane = self._lane
+        counts = {
+            "messages_in": lane.messages_in,
+            "messages_out": lane.messages_out,
+            "rejected": lane.rejected,
+        }
+        return {name: count + counts.get(name, 0) for name, count in self._far.statistics().items()}
+
+    def rejections(self) -> list[Rejected]:
+        far = self._far.rejections()
+        if not self._lane.rejections:
+            return far
+        near = list(self._lane.rejections)
+        self._lane.rejections.clear()
+        return [*far, *near][-_KEPT_REJECTIONS:]
+
+    def wait(self, timeout_s: float | None, wakers: Sequence[HasFileno] = ()) -> None:
+        if self._closed:
+            return
+        if wakers is not self._wakers:
+            self._watch_wakers(wakers)
+        lane = self._lane
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            has_some = self._far.look(signalled=False) or lane.has_messages
+            # While messages are left nothing more is read: what a peer floods us with stays in its socket.
+            reads = not lane.has_messages
+            events = self._epoll.poll(0 if has_some else self._left_s(deadline), _EVENTS_AT_ONCE)
+            signalled = False
+            for descriptor, mask in events:
+                if lane.on_event(descriptor, mask, reads=reads):
+                    continue
+                if descriptor in self._far_descriptors:
+                    signalled = True
+                elif descriptor in self._waker_descriptors:
+                    has_some = True
+            if signalled and self._far.look(signalled=True):
+                has_some = True
+            if has_some or lane.has_messages:
+                return
+            now = time.monotonic()
+            lane.on_tick(now)
+            if deadline is not None and now >= deadline:
+                return
+
+    def _left_s(self, deadline: float | None) -> float | None:
+        lane_deadline = self._lane.next_deadline()
+        if lane_deadline is not None and (deadline is None or lane_deadline < deadline):
+            deadline = lane_deadline
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _watch_wakers(self, wakers: Sequence[HasFileno]) -> None:
+        wanted = frozenset(waker.fileno() for waker in wakers)
+        for descriptor in self._waker_descriptors:
+            with contextlib.suppress(OSError):  # a waker that was closed has left by itself
+                self._epoll.unregister(descriptor)
+        for descriptor in wanted:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._wakers = wakers
+        self._waker_descriptors = wanted
+
+    def receive(self) -> Incoming | None:
+        # In turns: a flood on one side does not hide the other.
+        first, second = (self._lane, self._far) if self._lane_is_next else (self._far, self._lane)
+        message = first.receive()
+        if message is None:
+            return second.receive()
+        self._lane_is_next = not self._lane_is_next
+        return message
+
+    def send(self, route: Route, header: Buffer, frames: Sequence[Buffer] = ()) -> Delivery:
+        if self._closed:
+            return Delivery.GONE
+        if route[:1] == LANE_PREFIX:
+            return self._lane.send(route, header, frames)
+        return self._far.send(route, header, frames)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._lane.close()
+        self._epoll.close()
+        self._far.close()
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        Path(path).unlink(missing_ok=True)  # the caller holds the lock: whoever left it has ended
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise LaunchError(
+            "the controller", f"the socket {path} cannot be bound: {error.strerror or error}"
+        ) from None
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _close(connection: socket.socket, epoll: select.epoll) -> None:
+    # Shut down, because a copy in a child of ours must not hide the end from the peer.
+    with contextlib.suppress(OSError):
+        epoll.unregister(connection.fileno())
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
