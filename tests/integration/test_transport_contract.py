@@ -1,4 +1,4 @@
-"""What every pair of exchange and channel keeps: 0MQ over TCP, 0MQ over ipc, and memory."""
+"""What every pair of exchange and channel keeps: 0MQ over TCP, 0MQ over ipc, the lane, and memory."""
 
 import select
 import threading
@@ -37,13 +37,22 @@ class Pair(Protocol):
     def close(self) -> None: ...
 
 
-class ZmqPair:
-    def __init__(self, directory: ClusterDirectory, *, same_host: bool) -> None:
+class SocketPair:
+    """Over TCP or ipc; or, from an exchange that has a lane too, over any of the three."""
+
+    def __init__(self, directory: ClusterDirectory, *, same_host: bool, lane: bool, dials_lane: bool) -> None:
         keys = ClusterKeys.generate()
         directory.create()
-        self.exchange: Exchange = open_exchange(keys, directory.ipc_path())
+        exchange = open_exchange(keys, directory.ipc_path(), lane_path=directory.lane_path() if lane else "")
+        self.exchange: Exchange = exchange
         self._directory = directory
-        self._files = publish(directory, keys, tcp=self.exchange.tcp_addresses, ipc=self.exchange.ipc_address)
+        self._files = publish(
+            directory,
+            keys,
+            tcp=exchange.tcp_addresses,
+            ipc=exchange.ipc_address,
+            lane=exchange.lane_path if dials_lane else "",
+        )
         self._same_host = same_host
         self._channels: list[Channel] = []
 
@@ -74,14 +83,17 @@ class MemoryPair:
         self._network.close()
 
 
-@pytest.fixture(params=["memory", "ipc", "tcp"])
+@pytest.fixture(params=["memory", "ipc", "tcp", "lane", "ipc beside a lane", "tcp beside a lane"])
 def pair(request: pytest.FixtureRequest, runtime_directory: Path) -> Iterator[Pair]:
     made: Pair
     if request.param == "memory":
         made = MemoryPair()
     else:
         directory = ClusterDirectory("contract", runtime=runtime_directory)
-        made = ZmqPair(directory, same_host=request.param == "ipc")
+        way = request.param.partition(" ")[0]
+        made = SocketPair(
+            directory, same_host=way != "tcp", lane="lane" in request.param, dials_lane=way == "lane"
+        )
     yield made
     made.close()
 
@@ -154,7 +166,7 @@ def test_frames_of_full_size_go_both_ways(pair: Pair) -> None:
     message = take(pair.exchange)
     assert [bytes(frame) for frame in message.frames] == frames
     assert pair.exchange.send(route, b"back", message.frames) is Delivery.SENT
-    assert take_below(channel) == (b"back", frames)
+    assert take_below(channel, pair.exchange) == (b"back", frames)
 
 
 def test_a_thousand_messages_keep_their_order(pair: Pair) -> None:
@@ -168,7 +180,7 @@ def test_a_thousand_messages_keep_their_order(pair: Pair) -> None:
     for number in range(1000):
         assert pair.exchange.send(route, number.to_bytes(4, "big")) is Delivery.SENT
     for number in range(1000):
-        assert take_below(channel) == (number.to_bytes(4, "big"), [])
+        assert take_below(channel, pair.exchange) == (number.to_bytes(4, "big"), [])
 
 
 def test_connections_have_routes_of_their_own(pair: Pair) -> None:

@@ -220,7 +220,7 @@ class Client:
         if self._pid != os.getpid():
             raise ForkedClientError(self._pid, os.getpid())
         if self._session.closed:
-            raise ClientClosed
+            raise ClientClosed(self._session.end_reason)
         return self._session
 
     @property
@@ -350,7 +350,7 @@ class Client:
         waiting, self._waiting_futures = self._waiting_futures, []
         for _, future in waiting:
             if future.set_running_or_notify_cancel():
-                future.set_exception(ClientClosed())
+                future.set_exception(ClientClosed(self._session.end_reason))
 
     def __enter__(self) -> Self:
         return self

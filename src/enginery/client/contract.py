@@ -49,6 +49,11 @@ class TaskSession(Protocol):
     @property
     def closed(self) -> bool: ...
 
+    @property
+    def end_reason(self) -> str:
+        """Why the session is over; empty while it is not."""
+        ...
+
     def submit(
         self,
         options: TaskOptions,

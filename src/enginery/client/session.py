@@ -3,13 +3,12 @@
 Problem: a call should cost one thread hand-over less than "the caller waits for a receiving thread". Choice:
 whoever blocks in `wait_until` takes the *reader's role*, polls the descriptor and handles what comes, for
 everybody; one at a time, and when its own wish is fulfilled it hands the role to another waiter. The
-background thread holds the role only when nobody waits: it takes it `LINGER_S` after the last waiter left, or
-at once if results are still to come. Measured (DESIGN §1): 1.05–1.19 of a raw ping-pong with the caller
+background thread holds the role only when nobody waits: it takes it `LINGER_S` after the last waiter left.
+Measured (DESIGN §1): 1.05–1.19 of a raw ping-pong with the caller
 reading, 1.25–1.57 with a receiving thread alone.
 
-Locks, in the order in which they may be taken: the reader's role (a flag under `_lock`), then nothing else.
-`_lock` guards ledger, link and channel and is never held while promises are fulfilled or callbacks run, so
-those may submit, wait and abort. Finalizers never take it (TRAPS 17).
+`_lock` guards ledger, link and channel; it is never held while promises are fulfilled or callbacks run, so
+those may submit, wait and abort, and no other lock is taken under it. Finalizers never take it (TRAPS 17).
 
 In a forked child every call raises `ForkedClientError`, and nothing of the parent's connection is touched.
 """
@@ -28,6 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 from enginery.client.contract import EngineListener, Promise
+from enginery.client.reading import ReaderRole
 from enginery.core.dialer import Dialer, DialState
 from enginery.core.ledger import Blob, Ledger
 from enginery.errors import ClientClosed, ClusterNotResponding, ForkedClientError
@@ -57,7 +57,7 @@ from enginery.protocol.messages import (
     Versions,
 )
 from enginery.transport import clock
-from enginery.transport.channel import Channel, Waker
+from enginery.transport.channel import Channel
 from enginery.transport.connection_file import ConnectionInfo, is_stale
 from enginery.transport.dialling import dial
 from enginery.transport.end_watch import EndWatch
@@ -94,16 +94,6 @@ class _News:
         return bool(self.deliveries or self.results or self.texts or self.changes or self.answers)
 
 
-class _Waiter:
-    """A thread in `wait_until` that is not the reader."""
-
-    __slots__ = ("event", "predicate")
-
-    def __init__(self, predicate: Callable[[], bool]) -> None:
-        self.predicate = predicate
-        self.event = threading.Event()
-
-
 class Session:
     """One client's identity at one cluster. Safe to use from any thread."""
 
@@ -125,17 +115,14 @@ class Session:
         self._next_question = 1
         self._texts: dict[TaskId, int] = {}  # unfinished tasks with output, and the pieces of it that came
         self._late: dict[TaskId, tuple[Promise, int]] = {}  # finished tasks, and the pieces to come
-        self._waker = Waker()  # wakes whoever polls
-        self._waiters: list[_Waiter] = []
-        self._reader = 0  # ident of the thread that holds the reader's role; 0 = nobody
-        self._reader_left_at = 0.0
+        self._role = ReaderRole()
         self._sent_at = 0.0
         self._due = 0.0  # when the dialer wants to be asked again
         self._is_woken = False  # somebody has been told that there is something to send
         self._is_torn = False  # an interrupt may have left a step half done
         self._end = ""  # why the session is over
         self._idle = threading.Event()  # wakes the background thread
-        # Whether the controller lives can be known on its own machine only, and only while its files are there.
+        # Whether the controller lives can be known on its own machine only, and while its files are there.
         near = info.is_same_host() and not is_stale(info)
         self._controller = EndWatch(info.controller_pid if near else 0)
         self._bound_at = clock.now()
@@ -174,6 +161,11 @@ class Session:
     @property
     def closed(self) -> bool:
         return bool(self._end)
+
+    @property
+    def end_reason(self) -> str:
+        """Why the session is over; empty while it is not."""
+        return self._end
 
     def engines(self) -> dict[EngineId, EngineInfo]:
         """The engines as last heard, ascending ids."""
@@ -246,8 +238,8 @@ class Session:
 
     def notify(self) -> None:
         """Predicates may have changed for another reason than a message."""
-        self._wake_satisfied()
-        self._waker.wake()
+        self._role.wake_satisfied()
+        self._role.waker.wake()
 
     # ------------------------------------------------------------ waiting
 
@@ -266,44 +258,11 @@ class Session:
                 return predicate()
             news = self._read(predicate, deadline)
             if news is None:
-                self._wait_for_reader(predicate, deadline)
+                # The background thread makes room for us, but not for itself.
+                self._role.sleep(predicate, deadline, kick=_present.background_of is not self)
             else:
                 self._act_on(news)
         return True
-
-    def _take_role(self) -> bool:
-        with self._lock:
-            # A thread that finds itself in the role was interrupted while it gave it back.
-            if self._reader not in (0, threading.get_ident()):
-                return False
-            self._reader = threading.get_ident()
-            return True
-
-    def _leave_role(self) -> None:
-        """Give the role back, if this thread has it."""
-        if self._reader != threading.get_ident():
-            return
-        self._reader_left_at = clock.now()
-        self._reader = 0  # one step, so that no interrupt comes between
-        successor = next(iter(self._waiters), None)
-        if successor is not None:
-            successor.event.set()
-
-    def _wait_for_reader(self, predicate: Callable[[], bool], deadline: float | None) -> None:
-        """Sleep until the predicate holds or the reader's role is free."""
-        waiter = _Waiter(predicate)
-        with self._lock:
-            if not self._reader:
-                return
-            self._waiters.append(waiter)
-        try:
-            if _present.background_of is not self:
-                self._waker.wake()  # the background thread, if it is the reader, makes room
-            if not predicate():
-                waiter.event.wait(None if deadline is None else max(deadline - clock.now(), 0.0))
-        finally:
-            with self._lock:
-                self._waiters.remove(waiter)
 
     def _read(self, predicate: Callable[[], bool], deadline: float | None) -> _News | None:
         """Take the reader's role and read until there is news or the predicate holds; None: it is taken.
@@ -311,7 +270,7 @@ class Session:
         Nothing is pending when this begins, or the waker is set: `_pump` sees to it.
         """
         try:
-            if not self._take_role():
+            if not self._role.take():
                 return None
             while not predicate() and not self._end:
                 now = self._poll(deadline)
@@ -320,7 +279,7 @@ class Session:
                     return news
             return _News()
         finally:
-            self._leave_role()
+            self._role.leave()
 
     def _poll(self, deadline: float | None) -> float:
         """Sleep until something may have come or is due; returns the time."""
@@ -328,7 +287,7 @@ class Session:
         if deadline is not None and deadline < due:
             due = deadline
         poller = select.poll()
-        poller.register(self._waker.fileno(), select.POLLIN)
+        poller.register(self._role.waker.fileno(), select.POLLIN)
         descriptor = self._channel.fileno()
         if descriptor >= 0:
             poller.register(descriptor, select.POLLIN)
@@ -339,7 +298,7 @@ class Session:
             if ready == watched:
                 self._due = 0.0
             elif ready != descriptor:
-                self._waker.clear()
+                self._role.waker.clear()
         return clock.now()
 
     # ------------------------------------------------------------ the background thread
@@ -353,20 +312,21 @@ class Session:
             log.exception("the connection to %s has failed", self.info.cluster)
             self._end = f"its connection has failed: {type(error).__name__}: {error}"
             self._finish()
-        while not self._take_role():  # who reads still polls the waker; he leaves, because this is the end
+        while not self._role.take():  # who reads still polls the waker; he leaves, because this is the end
             self._idle.wait(WATCH_S)
             self._idle.clear()
-        self._waker.close()
+        self._role.waker.close()
 
     def _serve_until_end(self) -> None:
         while not self._end:
-            busy = bool(self._reader or self._waiters)
-            if busy or clock.now() - self._reader_left_at < LINGER_S:
+            self._role.heal()
+            busy = self._role.is_taken or self._role.is_wanted
+            if busy or clock.now() - self._role.left_at < LINGER_S:
                 self._idle.wait(WATCH_S if busy else LINGER_S)
                 self._idle.clear()
                 continue
             self._report()
-            news = self._read(lambda: bool(self._waiters), None)
+            news = self._read(lambda: self._role.is_wanted, None)
             if news is not None:
                 self._act_on(news)
 
@@ -379,8 +339,8 @@ class Session:
 
     def _wake(self) -> None:
         """Make somebody read and send: the reader, or the background thread."""
-        if self._reader:
-            self._waker.wake()
+        if self._role.is_taken:
+            self._role.waker.wake()
         else:
             self._idle.set()
 
@@ -501,9 +461,8 @@ class Session:
         elif dialer.wants_redial or self._channel.broken:
             self._channel.redial()
             dialer.greet(now=now)
-        self._due = min(
-            dialer.next_deadline() or now + WATCH_S, now + (self._controller.interval_s or GIVE_UP_S)
-        )
+        look_at = now + (self._controller.interval_s or GIVE_UP_S)
+        self._due = min(dialer.next_deadline() or now + WATCH_S, look_at)
 
     def _pump(self, now: float) -> None:
         if self._ledger.has_output and self._dialer.is_bound:
@@ -511,7 +470,7 @@ class Session:
             self._sent_at = now
         self._send()
         if self._channel.pending():
-            self._waker.wake()  # a send may have used up the descriptor's news, see `Channel`
+            self._role.waker.wake()  # a send may have used up the descriptor's news, see `Channel`
 
     def _send(self) -> None:
         while (message := self._dialer.next_message()) is not None:
@@ -543,20 +502,12 @@ class Session:
             raise
         finally:
             _present.is_fulfilling = nested
-        self._wake_satisfied()
+        self._role.wake_satisfied()
 
     def _end_tasks(self, ended: list[tuple[Promise, TaskResult]]) -> None:
         news = _News()
         news.results = [(promise, result, ()) for promise, result in ended]
         self._act_on(news)
-
-    def _wake_satisfied(self) -> None:
-        if self._waiters:
-            with self._lock:
-                waiters = list(self._waiters)
-            for waiter in waiters:
-                if self._end or waiter.predicate():
-                    waiter.event.set()
 
     # ------------------------------------------------------------ the end
 
@@ -579,7 +530,7 @@ class Session:
                 self._end = "this client is closed"
         self._finish(linger_s)
         if self._thread.ident is None:
-            self._waker.close()
+            self._role.waker.close()
         elif threading.current_thread() is not self._thread:
             self._thread.join(JOIN_S)
 
@@ -598,8 +549,8 @@ class Session:
         for _, question in questions.values():
             question.set_exception(ClientClosed(self._end))
         self._end_tasks(ended)
-        self._wake_satisfied()
-        self._waker.wake()
+        self._role.wake_satisfied(everybody=True)
+        self._role.waker.wake()
         self._idle.set()
 
     def _check_process(self) -> None:

@@ -29,6 +29,8 @@ DURABILITIES = ("fast", "strict")
 START_TIMEOUT_S = 30.0
 """From the start of the host's interpreter to a controller that is bound."""
 STOP_REQUEST_TIMEOUT_S = 1.5
+WAIT_STEP_S = 0.5
+"""How long a cancelled `wait` may hold on to its thread."""
 _LOOK_S = 1.0
 """How often a start that waits for engines looks whether the host is still there."""
 
@@ -235,7 +237,18 @@ class Cluster:
     stop_engines = awaited(stop_engines_sync)
     stop_controller = awaited(stop_controller_sync)
     stop_cluster = awaited(stop_cluster_sync)
-    wait = awaited(wait_sync)
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """As `wait_sync`, to be awaited; it may be cancelled at any time."""
+        import asyncio
+
+        deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
+        while True:
+            left_s = WAIT_STEP_S if deadline is None else min(WAIT_STEP_S, deadline - time.monotonic())
+            if await asyncio.to_thread(self.wait_sync, max(left_s, 0.0)):
+                return True
+            if left_s <= 0:
+                return False
 
     def __enter__(self) -> Client:
         return self.start_and_connect_sync()

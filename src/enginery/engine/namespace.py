@@ -9,10 +9,15 @@ from __future__ import annotations
 import builtins
 import linecache
 import sys
+from collections import deque
 from types import CodeType, ModuleType
 from typing import Any
 
 Namespace = dict[str, Any]
+
+SOURCES_KEPT = 1000
+"""Executed texts whose lines tracebacks can show."""
+_sources: deque[str] = deque()
 
 
 def make_main() -> Namespace:
@@ -28,6 +33,9 @@ def compile_source(text: str, filename: str, mode: str = "exec") -> CodeType:
     """Compile source text so that tracebacks show its lines."""
     # Entries with None as their time are never checked against a file, and never dropped by `checkcache`.
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    _sources.append(filename)
+    if len(_sources) > SOURCES_KEPT:
+        linecache.cache.pop(_sources.popleft(), None)
     return compile(text, filename, mode)
 
 

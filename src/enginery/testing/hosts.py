@@ -9,6 +9,7 @@ from enginery.protocol import codec
 from enginery.protocol.messages import (
     EngineExited,
     EnginesStarted,
+    Goodbye,
     HostHello,
     HostWelcome,
     LaunchEngines,
@@ -54,6 +55,13 @@ class ScriptedHost:
     ) -> None:
         """Say that an engine has ended. `started` is what its status page shows, None = unreadable."""
         self._report(EngineExited(key, 4711, cause, started or [], started is not None, expected))
+
+    def say_goodbye(self) -> None:
+        """End it on purpose."""
+        if self.conversation.is_bound:
+            self.conversation.link.put(Goodbye())
+            self.conversation.send()
+        self.kill()
 
     def kill(self) -> None:
         self.is_alive = False

@@ -21,6 +21,8 @@ DEFAULT_NAME = "default"
 PROOF_FILE = "proof"
 SOCKET_PATH_LIMIT = 107
 """Bytes in the path of a unix socket."""
+_IPC_NAME = "controller.ipc"
+_LANE_NAME = "lane.ipc"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -167,21 +169,26 @@ class ClusterDirectory:
 
     def ipc_path(self) -> Path:
         """The controller's socket: here, or in a short private directory if this path is too long for one."""
-        path = self.path / "controller.ipc"
+        path = self.path / _IPC_NAME
         if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
             return path
         if self._short is None:
             parent = tempfile.gettempdir()
-            if len(os.fsencode(parent)) > SOCKET_PATH_LIMIT - len("/enginery-xxxxxxxx/controller.ipc"):
+            if len(os.fsencode(parent)) > SOCKET_PATH_LIMIT - len(f"/enginery-xxxxxxxx/{_IPC_NAME}"):
                 parent = "/tmp"
             self._short = Path(tempfile.mkdtemp(prefix="enginery-", dir=parent))  # mode 0700
         return self._short / path.name
+
+    def lane_path(self) -> Path:
+        """The controller's other socket, for the lane; it lies beside the first and has a shorter name."""
+        return self.ipc_path().with_name(_LANE_NAME)
 
     def withdraw(self) -> None:
         """Remove what only a running cluster has; history and logs stay. The lock is still to be held."""
         for path in (*map(self.connection_file, ("client", "engine", "host")), self.proof_file):
             path.unlink(missing_ok=True)
-        (self.path / "controller.ipc").unlink(missing_ok=True)
+        for name in (_IPC_NAME, _LANE_NAME):
+            (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "engines", ignore_errors=True)
         if self._short is not None:
             shutil.rmtree(self._short, ignore_errors=True)

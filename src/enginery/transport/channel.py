@@ -1,12 +1,14 @@
 """The contract between the shells and whatever carries their messages.
 
 A message is a header and some frames. A peer dials one `Channel`; the controller has one `Exchange` where all
-of them meet. Two implementations keep this contract and pass the same tests: 0MQ (`dialling`, `exchange`)
-and memory (`memory`). What a connection promises is little, on purpose, because 0MQ promises no more:
+of them meet. Three implementations keep this contract and pass the same tests: 0MQ (`dialling`, `exchange`),
+the same-host lane (`lane_channel`, `lane_exchange`) and memory (`memory`). What a connection promises is
+little, on purpose, because 0MQ promises no more:
 
 * messages of one connection arrive whole and in order, or not at all;
 * nobody is told about a message that was lost; a connection that broke is dialled again behind the scenes and
-  goes on in mid-stream. Numbers, acknowledgements and replay belong to the layer above;
+  goes on in mid-stream, or the channel is `broken` until its owner redials. Numbers, acknowledgements and
+  replay belong to the layer above;
 * sends never block.
 
 Nothing here knows records: headers and frames are bytes.
@@ -86,7 +88,10 @@ class Channel(Protocol):
 
     @property
     def broken(self) -> bool:
-        """True once a message may have been torn; only `redial` mends it. Sends return False until then."""
+        """True once a message may have been torn or the connection has ended; only `redial` mends it.
+
+        Sends return False until then. What had come before the end can still be received.
+        """
         ...
 
     @property
@@ -158,7 +163,10 @@ class Exchange(Protocol):
         ...
 
     def send(self, route: Route, header: Buffer, frames: Sequence[Buffer] = ()) -> Delivery:
-        """Queue a message for one connection; never block. An empty batch of records makes a probe."""
+        """Queue a message for one connection; never block. An empty batch of records makes a probe.
+
+        What the system does not take at once leaves during `wait`.
+        """
         ...
 
     def rejections(self) -> list[Rejected]:

@@ -34,6 +34,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     tcp: tuple[str, ...]
     ipc: str  # empty: there is none
+    lane: str = ""  # path of its socket; empty: there is none
     directory: str  # of the cluster, on the controller's host
     host_proof: str
     controller_pid: int
@@ -45,7 +46,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
     def __repr__(self) -> str:
-        where = ", ".join((*self.tcp, *([self.ipc] if self.ipc else [])))
+        where = ", ".join(
+            (*self.tcp, *([self.ipc] if self.ipc else []), *([f"unix://{self.lane}"] if self.lane else []))
+        )
         return f"<ConnectionInfo {self.role.value} of {self.cluster!r} at {where}>"
 
     def credentials(self) -> RoleCredentials:
@@ -68,6 +71,7 @@ def describe(
     *,
     tcp: tuple[str, ...],
     ipc: str,
+    lane: str = "",
     host_proof: str,
 ) -> ConnectionInfo:
     """What a peer of `role` is to know of the controller that runs in this process."""
@@ -79,6 +83,7 @@ def describe(
         role=role,
         tcp=tcp,
         ipc=ipc,
+        lane=lane,
         directory=str(directory.path),
         host_proof=host_proof,
         controller_pid=pid,
@@ -92,7 +97,7 @@ def describe(
 
 
 def publish(
-    directory: ClusterDirectory, keys: ClusterKeys, *, tcp: tuple[str, ...], ipc: str = ""
+    directory: ClusterDirectory, keys: ClusterKeys, *, tcp: tuple[str, ...], ipc: str = "", lane: str = ""
 ) -> Mapping[Role, Path]:
     """Write proof and connection files of the controller that runs in this process.
 
@@ -102,7 +107,8 @@ def publish(
     paths = {}
     for role in (Role.HOST, Role.ENGINE, Role.CLIENT):
         paths[role] = directory.connection_file(role.value)
-        save(describe(directory, keys, role, tcp=tcp, ipc=ipc, host_proof=host_proof), paths[role])
+        info = describe(directory, keys, role, tcp=tcp, ipc=ipc, lane=lane, host_proof=host_proof)
+        save(info, paths[role])
     return paths
 
 

@@ -1,7 +1,7 @@
-"""The peers' side over 0MQ: dialling the controller.
+"""Dialling the controller, and the peers' side over 0MQ.
 
 Which way is taken is decided by proof: where the proof file of the cluster can be read on this machine, the
-ipc endpoint next to it can be reached, else TCP with CURVE.
+lane or the ipc endpoint next to it can be reached, else TCP with CURVE.
 
 A forked child shares the parent's descriptors, without 0MQ's thread. Whatever it did to them would disturb
 the parent, so a channel refuses to work there, and its sockets are held on to so that nothing closes them.
@@ -23,6 +23,8 @@ from enginery.protocol.codec import Buffer
 from enginery.transport.channel import NO_FILE, HasFileno
 from enginery.transport.connection_file import ConnectionInfo
 from enginery.transport.keys import RoleCredentials
+from enginery.transport.lane import lane_address, lane_is_supported
+from enginery.transport.lane_channel import LaneChannel
 from enginery.transport.sockets import (
     EVENTS,
     HAS_MORE,
@@ -43,10 +45,10 @@ _inherited: list[object] = []
 """In a forked child: what belongs to its parent and must never be closed here."""
 
 
-def dial(info: ConnectionInfo, *, same_host: bool | None = None) -> ZmqChannel:
+def dial(info: ConnectionInfo, *, same_host: bool | None = None) -> ZmqChannel | LaneChannel:
     """Dial the controller with a Context of the channel's own.
 
-    `same_host` False takes TCP, True takes ipc, None decides by the proof file.
+    `same_host` False takes TCP, True takes the lane or else ipc, None decides by the proof file.
     """
     factory = ChannelFactory(info, same_host=same_host)
     try:
@@ -57,7 +59,7 @@ def dial(info: ConnectionInfo, *, same_host: bool | None = None) -> ZmqChannel:
 
 
 class ChannelFactory:
-    """Dials any number of channels that share one Context, and so one 0MQ thread.
+    """Dials any number of channels; those over 0MQ share one Context, and so one thread.
 
     `close` ends the Context: close the channels first.
     """
@@ -65,23 +67,28 @@ class ChannelFactory:
     def __init__(self, info: ConnectionInfo, *, same_host: bool | None = None) -> None:
         near = info.is_same_host() if same_host is None else same_host
         self.address = info.ipc if near and info.ipc else info.tcp[0]
+        self._lane = info.lane if near and lane_is_supported() and os.path.exists(info.lane) else ""
+        if self._lane:
+            self.address = lane_address(self._lane)
         self._credentials = info.credentials()
-        self._context: Context = zmq.Context()
+        self._context: Context | None = None if self._lane else zmq.Context()
         self._process = _process
         _open.add(self)
 
     def __repr__(self) -> str:
         return f"<ChannelFactory to {self.address}>"
 
-    def dial(self, *, owned: bool = False) -> ZmqChannel:
+    def dial(self, *, owned: bool = False) -> ZmqChannel | LaneChannel:
         """A new channel; with `owned`, closing it closes this factory."""
         if self._process != _process:
             raise ForkedClientError(self._process, _process)
+        if self._context is None:
+            return LaneChannel(self._credentials, self._lane)
         return ZmqChannel(self._context, self._credentials, self.address, factory=self if owned else None)
 
     def close(self) -> None:
         """End the Context. Repeating it does nothing."""
-        if self._process == _process and not self._context.closed:
+        if self._process == _process and self._context is not None and not self._context.closed:
             self._context.term()
             _open.discard(self)
 

@@ -1,5 +1,7 @@
 """The controller's side over 0MQ: one encrypted TCP port, one ipc endpoint, one poll loop.
 
+With a lane beside it (`lane_exchange`) the loop is the lane's, and 0MQ is asked only when there is reason.
+
 The socket on which 0MQ asks who may come in is polled with the others, so no thread stands behind it.
 The role of a message is read from the message itself (its authenticated User-Id), never from a table of
 routes.
@@ -24,6 +26,8 @@ from enginery.transport.authentication import Authenticator, open_questions
 from enginery.transport.binding import bind, bind_tcp, reachable, resolve, tcp_address
 from enginery.transport.channel import Delivery, HasFileno, Incoming, Rejected, Route
 from enginery.transport.keys import ClusterKeys
+from enginery.transport.lane import lane_is_supported
+from enginery.transport.lane_exchange import LaneExchange
 from enginery.transport.sockets import (
     EVENTS,
     HANDSHAKE_S,
@@ -67,21 +71,33 @@ _FAILURES = {
 
 
 def open_exchange(
-    keys: ClusterKeys, ipc_path: str | os.PathLike[str] = "", *, host: str = "127.0.0.1", port: int = 0
-) -> ZmqExchange:
+    keys: ClusterKeys,
+    ipc_path: str | os.PathLike[str] = "",
+    *,
+    lane_path: str | os.PathLike[str] = "",
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> ZmqExchange | LaneExchange:
     """Open the controller's sockets.
 
     `host` is what TCP is bound to: loopback, an address, a host name, or ``"*"`` for all interfaces; port 0
     takes any that is free. `ipc_path` lies in a directory of mode 0700 whose lock the caller holds, because
-    a second bind would take a live path away; empty means no ipc. Raises LaunchError if the address cannot be
-    bound.
+    a second bind would take a live path away; empty means no ipc. `lane_path` lies there too; empty, or a
+    system without what it needs, means no lane. Raises LaunchError if an address cannot be bound.
     """
     raise_descriptor_limit()
     context: Context = zmq.Context()
     try:
-        return ZmqExchange(context, keys, os.fspath(ipc_path), host, port)
+        exchange = ZmqExchange(context, keys, os.fspath(ipc_path), host, port)
     except BaseException:
         context.destroy(linger=0)
+        raise
+    if not lane_path or not lane_is_supported():
+        return exchange
+    try:
+        return LaneExchange(exchange, keys, lane_path)
+    except BaseException:
+        exchange.close()
         raise
 
 
@@ -109,6 +125,7 @@ class ZmqExchange:
         self._lanes = {socket: lane for lane, socket in enumerate(self._sockets)}
         self._ready: list[int] = []
         self._fresh = False  # the first of the ready sockets is known to be readable
+        self._touched = True  # since 0MQ last said that there is nothing, its descriptors may be silent
         self._wakers: tuple[HasFileno, ...] = ()
         self._poller = self._make_poller()
         self._rejections: deque[Rejected] = deque(maxlen=_KEPT_REJECTIONS)
@@ -128,6 +145,16 @@ class ZmqExchange:
     @property
     def ipc_address(self) -> str:
         return self._ipc_address
+
+    @property
+    def lane_path(self) -> str:
+        return ""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What to poll for reading; it tells of changes only, so `look` before each wait."""
+        sources = (*self._sockets, self._questions, self._monitor)
+        return tuple(int(source.getsockopt(zmq.FD)) for source in sources)
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -172,6 +199,29 @@ class ZmqExchange:
             if ready or woken:
                 self._fresh = bool(ready)
                 return
+
+    def look(self, *, signalled: bool) -> bool:
+        """Take note of what has come, without waiting; True if `receive` has something.
+
+        Without a signal from one of the `descriptors` there is news only after a use of the sockets.
+        """
+        if self._closed or not (signalled or self._touched):
+            return False
+        self._touched = False
+        for source, handle in (
+            (self._questions, self._answer_questions),
+            (self._monitor, self._watch_connections),
+        ):
+            if raw_option(source, EVENTS) & READABLE:
+                handle()
+                self._touched = True
+        self._ready = [
+            lane for lane, socket in enumerate(self._sockets) if raw_option(socket, EVENTS) & READABLE
+        ]
+        self._fresh = bool(self._ready)
+        if self._ready:
+            self._touched = True
+        return self._fresh
 
     def receive(self) -> Incoming | None:
         ready = self._ready
@@ -250,6 +300,7 @@ class ZmqExchange:
         if self._closed:
             return Delivery.GONE
         check_sizes(header, frames)
+        self._touched = True
         socket = self._sockets[route[0]]
         try:
             socket.send(route[1:], MORE)

@@ -31,7 +31,7 @@ from enginery.transport.sockets import check_sizes
 
 LANE_VARIABLE = "ENGINERY_LANE"
 FRAMES_LIMIT = 1 << 13
-"""Frames in one message. A link puts 5,462 into one at most: its header's bytes by the least of a record's."""
+"""Frames in one message. A link puts 5,462 into one at most: a header's bytes by the least of a record's."""
 READ_BYTES = 1 << 16
 KEPT_BYTES = 1 << 16
 """A frame of this size or more is neither copied nor joined with others, on either side."""
@@ -54,6 +54,11 @@ class LaneViolation(Exception):
 def lane_is_supported() -> bool:
     """Tell whether this system has what the lane is made of, and nobody has turned it off."""
     return hasattr(select, "epoll") and os.environ.get(LANE_VARIABLE, "1") != "0"
+
+
+def lane_address(path: str) -> str:
+    """How a lane is called where people read it."""
+    return f"unix://{path}"
 
 
 def widen(connection: socket.socket) -> None:
@@ -163,8 +168,8 @@ def _send_some(connection: socket.socket, parts: list[Buffer]) -> int:
 class Inflow:
     """Bytes in, messages out.
 
-    Small messages are cut from what one read brought. The parts of one that is larger than a read are received
-    straight into buffers of their own, each allocated when its first byte is due.
+    Small messages are cut from what one read brought. The parts of one that is larger than a read are
+    received straight into buffers of their own, each allocated when its first byte is due.
     """
 
     __slots__ = ("_filled", "_held", "_parts", "_sizes", "_target")

@@ -1,7 +1,7 @@
 """The peers' side of the lane: a `Channel` over a unix socket.
 
-`fileno()` is an epoll object that holds the socket, so one descriptor lasts as long as the channel, tells
-about room to write only while something waits to be written, and stays silent while there is no connection.
+`fileno()` is an epoll object that holds the socket, so one descriptor lasts as long as the channel, whatever
+becomes of its connections, and stays silent while there is none.
 
 What 0MQ does behind the scenes when a connection ends is the owner's here: the kernel says so at once, the
 channel is broken, and `redial` makes a new one. While nobody listens yet, messages wait and dialling is tried
@@ -14,6 +14,7 @@ would not see the parent's end. Nothing is shut down by that, and the shared epo
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
@@ -32,11 +33,12 @@ from enginery.transport.lane import (
     Inflow,
     LaneViolation,
     Message,
-    Outflow,
     check_message,
+    lane_address,
     make_greeting,
     widen,
 )
+from enginery.transport.lane_sender import LaneSender
 
 FIRST_PAUSE_S = 0.01
 LAST_PAUSE_S = 1.0
@@ -55,11 +57,10 @@ class LaneChannel:
         self._socket: socket.socket | None = None
         self._epoll = select.epoll()
         self._descriptor = self._epoll.fileno()
-        self._outflow = Outflow()
+        self._sender = LaneSender()
         self._inflow = Inflow()
         self._messages: deque[Message] = deque()
         self._is_drained = False  # the last read took all there was
-        self._watches_room = False
         self._was_heard = False  # a message has come on this connection
         self._retry_at = 0.0
         self._pause_s = FIRST_PAUSE_S
@@ -82,7 +83,7 @@ class LaneChannel:
 
     @property
     def address(self) -> str:
-        return f"unix://{self._path}"
+        return lane_address(self._path)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -99,9 +100,7 @@ class LaneChannel:
             self._connect()
         whole = False
         try:
-            self._outflow.send(self._socket, header, frames)
-            if self._outflow and not self._watches_room:
-                self._watch_room()
+            self._sender.send(header, frames)
             whole = True
         except ConnectionError:
             return False  # what has come before the end can still be received
@@ -114,8 +113,8 @@ class LaneChannel:
         if self._process != _process:
             raise ForkedClientError(self._process, _process)
         if not self._messages:
-            if self._outflow or self._socket is None:
-                self._go_on()
+            if self._socket is None:
+                self._connect()
             if self._is_drained:
                 self._is_drained = False  # whatever comes later shows in the descriptor
                 return None
@@ -143,9 +142,9 @@ class LaneChannel:
         while True:
             events = self._poll.poll(self._left_ms(deadline))
             if any(descriptor != self._descriptor for descriptor, _ in events):
-                self._go_on_and_read()
+                self._connect_or_read()
                 return bool(self._messages)
-            self._go_on_and_read()
+            self._connect_or_read()
             if self._messages:
                 return True
             if self._broken:
@@ -160,9 +159,9 @@ class LaneChannel:
             return None
         return max(0, math.ceil((deadline - time.monotonic()) * 1000))
 
-    def _go_on_and_read(self) -> None:
-        if self._outflow or self._socket is None:
-            self._go_on()
+    def _connect_or_read(self) -> None:
+        if self._socket is None:
+            self._connect()
         self._read()
 
     def _read(self) -> None:
@@ -209,38 +208,19 @@ class LaneChannel:
             raise
         self._socket = connection
         self._was_heard = False
-        self._watches_room = False
-        if self._outflow:
-            self._go_on()
+        whole = False
+        try:
+            self._sender.attach(connection)
+            whole = True
+        except ConnectionError:
+            pass
+        finally:
+            if not whole:
+                self._lose()
 
     def _postpone(self, now: float) -> None:
         self._retry_at = now + self._pause_s
         self._pause_s = min(self._pause_s * 2, LAST_PAUSE_S)
-
-    def _go_on(self) -> None:
-        """Dial or send what could not be done at once."""
-        if self._socket is None:
-            self._connect()  # which comes back here if it succeeds
-            return
-        if self._broken:
-            return
-        whole = False
-        try:
-            self._outflow.flush(self._socket)
-            if self._watches_room != bool(self._outflow):
-                self._watch_room()
-            whole = True
-        except ConnectionError:
-            return
-        finally:
-            if not whole:
-                self._broken = True
-
-    def _watch_room(self) -> None:
-        if self._socket is not None:
-            self._watches_room = bool(self._outflow)
-            events = select.EPOLLIN | (select.EPOLLOUT if self._watches_room else 0)
-            self._epoll.modify(self._socket.fileno(), events)
 
     def _lose(self) -> None:
         """The connection is over."""
@@ -254,9 +234,9 @@ class LaneChannel:
 
     def _drop(self) -> None:
         connection, self._socket = self._socket, None
-        self._outflow.clear()
+        self._sender.detach()
         self._inflow = Inflow()
-        self._is_drained = self._watches_room = False
+        self._is_drained = False
         if connection is not None:
             # Copies that a child holds in spite of all must neither hide the end nor stay in the epoll.
             try:
@@ -281,27 +261,16 @@ class LaneChannel:
     def close(self, linger_s: float = 0.0) -> None:
         if self._closed or self._process != _process:
             return
-        if linger_s > 0:
-            self._linger(time.monotonic() + linger_s)
+        if linger_s > 0 and not self._broken:
+            with contextlib.suppress(ConnectionError):
+                self._sender.drain(time.monotonic() + linger_s)
         self._closed = self._broken = True
         self._descriptor = NO_FILE
         self._messages.clear()
         self._drop()
+        self._sender.close()
         self._epoll.close()
         _open.discard(self)
-
-    def _linger(self, deadline: float) -> None:
-        while self._outflow and not self._broken:
-            self._go_on()
-            left_ms = math.ceil((deadline - time.monotonic()) * 1000)
-            if not self._outflow or left_ms <= 0:
-                return
-            poll = select.poll()
-            if self._socket is not None:
-                poll.register(self._socket.fileno(), select.POLLOUT)
-            else:
-                left_ms = min(left_ms, max(1, math.ceil((self._retry_at - time.monotonic()) * 1000)))
-            poll.poll(left_ms)
 
     def _make_poll(self) -> select.poll:
         poll = select.poll()

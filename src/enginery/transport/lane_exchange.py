@@ -2,8 +2,8 @@
 
 `LaneListener` is the lane alone: who comes in, what they send, what is sent to them. `LaneExchange` puts it
 beside a 0MQ exchange; one epoll object holds the lane's connections, the wakers, and the descriptors of the
-0MQ sockets. Those tell of changes only, so 0MQ is asked for its events before every wait that follows a use of
-it; while all traffic is on the lane, a turn of the loop costs one poll.
+0MQ sockets. Those tell of changes only, so 0MQ is asked for its events before every wait that follows a use
+of it; while all traffic is on the lane, a turn of the loop costs one poll.
 
 A connection that has ended is unknown only after all that it sent has been handed out, as with 0MQ: what an
 engine said last still counts as said by that engine.
@@ -98,9 +98,18 @@ class LaneListener:
 
     # ------------------------------------------------------------ what has happened
 
-    @property
     def has_messages(self) -> bool:
-        return bool(self._inbox)
+        inbox = self._inbox
+        while inbox:
+            item = inbox[0]
+            if isinstance(item, Incoming):
+                return True
+            inbox.popleft()
+            self._by_route.pop(item.route, None)
+        return False
+
+    def owns(self, descriptor: int) -> bool:
+        return descriptor in self._by_descriptor
 
     def on_event(self, descriptor: int, events: int, *, reads: bool) -> bool:
         """Handle what epoll tells of a descriptor; False if it is not one of the lane's."""
@@ -118,16 +127,25 @@ class LaneListener:
 
     def next_deadline(self) -> float | None:
         deadline = self._accepts_at
-        if self._strangers and (deadline is None or self._strangers[0][0] < deadline):
-            deadline = self._strangers[0][0]
+        strangers = self._strangers
+        while strangers and (strangers[0][1].role is not None or strangers[0][1].socket is None):
+            strangers.popleft()
+        if strangers and (deadline is None or strangers[0][0] < deadline):
+            deadline = strangers[0][0]
         return deadline
 
-    def on_tick(self, now: float) -> None:
+    def on_tick(self) -> None:
+        """Do what is due."""
+        deadline = self.next_deadline()
+        now = time.monotonic() if deadline is not None else 0.0
+        if deadline is None or now < deadline:
+            return
         strangers = self._strangers
-        while strangers and (strangers[0][0] <= now or strangers[0][1].role or not strangers[0][1].socket):
+        while strangers and strangers[0][0] <= now:
             _, connection = strangers.popleft()
             if connection.role is None and connection.socket is not None:
-                self._turn_away(connection, "it did not say who it is in time")
+                self._reject("it did not say who it is in time", connection.peer)
+                self._end(connection)
         if self._accepts_at is not None and self._accepts_at <= now:
             self._accepts_at = None
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
@@ -213,16 +231,12 @@ class LaneListener:
     # ------------------------------------------------------------ messages
 
     def receive(self) -> Incoming | None:
-        inbox = self._inbox
-        while inbox:
-            item = inbox.popleft()
-            if isinstance(item, Incoming):
-                self.messages_in += 1
-                if inbox and isinstance(inbox[0], _Connection):
-                    return item  # its end follows; it is known until somebody asks for more
-                return item
-            self._by_route.pop(item.route, None)
-        return None
+        if not self.has_messages():
+            return None
+        item = self._inbox.popleft()
+        assert isinstance(item, Incoming)
+        self.messages_in += 1
+        return item
 
     def send(self, route: Route, header: Buffer, frames: Sequence[Buffer]) -> Delivery:
         connection = self._by_route.get(route)
@@ -271,10 +285,6 @@ class LaneListener:
 
     # ------------------------------------------------------------ ends
 
-    def _turn_away(self, connection: _Connection, reason: str) -> None:
-        self._reject(reason, connection.peer)
-        self._end(connection)
-
     def _reject(self, reason: str, peer: str) -> None:
         self.rejected += 1
         self.rejections.append(Rejected(reason, peer))
@@ -287,7 +297,7 @@ class LaneListener:
         connection.outflow.clear()
         self._by_descriptor.pop(connection.descriptor, None)
         _close(ended, self._epoll)
-        if any(isinstance(item, Incoming) and item.route == connection.route for item in self._inbox):
+        if self._inbox:
             self._inbox.append(connection)
         else:
             self._by_route.pop(connection.route, None)
@@ -366,9 +376,10 @@ class LaneExchange:
         lane = self._lane
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            has_some = self._far.look(signalled=False) or lane.has_messages
+            lane.on_tick()
             # While messages are left nothing more is read: what a peer floods us with stays in its socket.
-            reads = not lane.has_messages
+            reads = not lane.has_messages()
+            has_some = self._far.look(signalled=False) or not reads
             events = self._epoll.poll(0 if has_some else self._left_s(deadline), _EVENTS_AT_ONCE)
             signalled = False
             for descriptor, mask in events:
@@ -380,11 +391,7 @@ class LaneExchange:
                     has_some = True
             if signalled and self._far.look(signalled=True):
                 has_some = True
-            if has_some or lane.has_messages:
-                return
-            now = time.monotonic()
-            lane.on_tick(now)
-            if deadline is not None and now >= deadline:
+            if has_some or lane.has_messages() or (deadline is not None and time.monotonic() >= deadline):
                 return
 
     def _left_s(self, deadline: float | None) -> float | None:
@@ -396,6 +403,8 @@ class LaneExchange:
     def _watch_wakers(self, wakers: Sequence[HasFileno]) -> None:
         wanted = frozenset(waker.fileno() for waker in wakers)
         for descriptor in self._waker_descriptors:
+            if self._lane.owns(descriptor):
+                continue  # the waker was closed, and its number is a connection's by now
             with contextlib.suppress(OSError):  # a waker that was closed has left by itself
                 self._epoll.unregister(descriptor)
         for descriptor in wanted:

@@ -65,6 +65,7 @@ class FakeSession:
         self.client_id = ClientId(0x0ABCDEF0)
         self.functions = FunctionCache()
         self.closed = False
+        self.end_reason = ""
         self.order = order  # index of the task to run next, out of so many
         self.is_held = False  # nothing runs by itself
         self.submissions: list[Submission] = []
@@ -152,6 +153,7 @@ class FakeSession:
 
     def close(self, linger_s: float = 1.0) -> None:
         self.closed = True
+        self.end_reason = "this client is closed"
         taken, self.waiting = self.waiting, []
         for entry in taken:
             result = TaskResult(entry.task, Status.REFUSED, detail="this client was closed")

@@ -52,7 +52,9 @@ class DirectView(View):
         if not isinstance(code, str):
             raise TypeError(f"execute needs source text, not {code!r} ({type(code).__name__})")
         view = self._elsewhere(targets, label)
-        call = view._calls().execute(code, f"<enginery input {next(_cells)}>")
+        call = view._calls().execute(
+            code, f"<enginery input {next(_cells)} of {view._client.session.client_id:08x}>"
+        )
         origin = view._origin("execute", is_single=view._is_single())._replace(source=code)
         result = view._send(call, view._targets_now(), origin)
         if self.block if block is None else block:

@@ -34,6 +34,8 @@ class View:
     and `retries` go with each task.
     """
 
+    block: bool = False
+    track: bool = False
     _default_targets: ClassVar[Any] = "all"
 
     def __init__(
@@ -55,6 +57,12 @@ class View:
         return len(self._engine_ids())
 
     # ------------------------------------------------------------ attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A flag that is misspelt would silently do nothing.
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r} that could be set")
+        object.__setattr__(self, name, value)
 
     @property
     def client(self) -> Client:
