@@ -21,11 +21,12 @@ from enginery.errors import LaunchError, TooLarge
 from enginery.protocol.messages import MESSAGE_LIMIT
 from enginery.transport import sockets
 from enginery.transport.addresses import ClusterDirectory
-from enginery.transport.channel import Delivery, Incoming, Rejected, Role
+from enginery.transport.channel import Channel, Delivery, Incoming, Rejected, Role
 from enginery.transport.connection_file import ConnectionInfo, load, publish
-from enginery.transport.dialling import ChannelFactory, ZmqChannel, dial
+from enginery.transport.dialling import ChannelFactory, dial
 from enginery.transport.exchange import ZmqExchange, open_exchange
 from enginery.transport.keys import ClusterKeys
+from enginery.transport.lane_exchange import LaneExchange
 
 PATIENCE_S = 10.0
 
@@ -42,7 +43,7 @@ class Server:
     def __init__(self, runtime: Path) -> None:
         self.directory = ClusterDirectory("sockets", runtime=runtime).create()
         self.keys = ClusterKeys.generate()
-        self.exchange: ZmqExchange = open_exchange(self.keys, self.directory.ipc_path())
+        self.exchange: ZmqExchange | LaneExchange = open_exchange(self.keys, self.directory.ipc_path())
         tcp, ipc = self.exchange.tcp_addresses, self.exchange.ipc_address
         self.files = publish(self.directory, self.keys, tcp=tcp, ipc=ipc)
         self.port = int(tcp[0].rpartition(":")[2])
@@ -94,7 +95,7 @@ def server(runtime_directory: Path) -> Iterator[Server]:
 # ---------------------------------------------------------------- who comes in
 
 
-def _stranger(server: Server, **changes: object) -> ZmqChannel:
+def _stranger(server: Server, **changes: object) -> Channel:
     info = msgspec.structs.replace(server.info(), **changes)
     return dial(info, same_host=bool(changes.get("token")))
 

@@ -183,7 +183,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(self.scheduler._room) == 0
         assert not self.scheduler._restricted
         assert not self.scheduler._direct_waiting
-        assert not self.scheduler._ready._by_priority
+        assert self.scheduler.ready_count == 0
 
 
 TestScheduler = SchedulerMachine.TestCase

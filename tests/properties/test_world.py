@@ -173,11 +173,11 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
         world.close()
 
 
-fate_plans = st.dictionaries(st.integers(0, 120), st.sampled_from(FAULTY), max_size=8)
-plans = st.lists(steps, min_size=1, max_size=14)
+fate_plans = st.dictionaries(st.integers(0, 200), st.sampled_from(FAULTY), max_size=12)
+plans = st.lists(steps, min_size=1, max_size=20)
 
 
-@settings(max_examples=150)
+@settings(max_examples=250)
 @given(fate_plans, plans)
 def test_every_task_ends_once_and_nothing_is_left(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[type-arg]
     play(fates, plan)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from enginery.ids import BlobId, EngineKey, TaskId
+from enginery.ids import BlobId, EngineKey, TaskId, content_id
 from enginery.protocol.codec import Buffer
 
 
@@ -43,7 +43,7 @@ class Deed(msgspec.Struct, frozen=True):
 def function_blob(name: str) -> tuple[BlobId, bytes]:
     """A function of this name, content-addressed as real ones are."""
     data = f"def {name}(): ...".encode()
-    return BlobId(hashlib.blake2b(data, digest_size=16).digest()), data
+    return content_id([data]), data
 
 
 class Run(NamedTuple):

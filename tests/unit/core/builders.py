@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from enginery.core.scheduler import Scheduler
 from enginery.core.tasks import Task
-from enginery.ids import NO_ENGINE, BlobId, ClientId, EngineId, TaskId, make_task_id, task_number
+from enginery.ids import (
+    NO_ENGINE,
+    BlobId,
+    ClientId,
+    EngineId,
+    TaskId,
+    content_id,
+    make_task_id,
+    task_number,
+)
 from enginery.protocol.messages import Call, EngineResult, Kind, Status, TaskOptions, TaskResult
 
 CLIENT = ClientId(1)
-F = BlobId(b"f" * 16)
+SOURCE = b"def f(): ..."
+F = content_id([SOURCE])
 
 
 def options(function: BlobId = F, **fields: object) -> TaskOptions:

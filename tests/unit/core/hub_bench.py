@@ -8,7 +8,7 @@ from enginery.ids import BlobId, ClientId, EngineId, EngineKey, HostKey
 from enginery.protocol import messages as m
 from enginery.protocol.history import HistoryFact
 from enginery.protocol.link import Link, cut_blob
-from tests.unit.core.builders import F
+from tests.unit.core.builders import SOURCE, F
 
 VERSIONS = m.Versions("1", (3, 11))
 
@@ -70,9 +70,7 @@ class HubBench:
             self.hub.on_record(peer, record, None, now=self.now)
             self.hub.check()
 
-    def put(
-        self, peer: Identity, blob: BlobId = F, data: bytes = b"def f(): ...", *, keep: bool = True
-    ) -> None:
+    def put(self, peer: Identity, blob: BlobId = F, data: bytes = SOURCE, *, keep: bool = True) -> None:
         for piece, frame in cut_blob(blob, data, keep=keep):
             self.hub.on_record(peer, piece, frame, now=self.now)
             self.hub.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enginery.core.blobs import BlobTable
-from enginery.ids import BlobId, EngineId
+from enginery.ids import BlobId, EngineId, content_id
 from enginery.protocol.link import cut_blob
 from enginery.protocol.messages import FRAME_LIMIT
 
@@ -14,12 +14,18 @@ def name(letter: str) -> BlobId:
     return BlobId(letter.encode() * 16)
 
 
+def kept(letter: str, size: int = 10) -> BlobId:
+    """The id of a kept blob of this letter."""
+    return content_id([letter.encode() * size])
+
+
 def put(
     table: BlobTable, letter: str, size: int = 10, *, keep: bool = False, pieces: int | None = None,
     source: str = "client",
 ) -> BlobId:  # fmt: skip
-    blob = name(letter)
-    for piece, frame in cut_blob(blob, bytes(size), keep=keep)[:pieces]:
+    data = letter.encode() * size
+    blob = kept(letter, size) if keep else name(letter)
+    for piece, frame in cut_blob(blob, data, keep=keep)[:pieces]:
         table.on_piece(piece, frame, source)
     table.check()
     return blob
@@ -32,7 +38,7 @@ def test_a_blob_that_somebody_holds_stays_until_the_last_lets_go() -> None:
     table.hold([blob])
     table.release([blob])
     assert table.missing([blob]) == []
-    assert table.data(blob) == bytes(10)
+    assert table.data(blob) == b"a" * 10
     table.release([blob])
     table.check()
     assert table.missing([blob]) == [blob]
@@ -52,11 +58,11 @@ def test_the_least_recently_used_kept_blob_goes_first() -> None:
     table = BlobTable(kept_limit_bytes=25)
     for letter in "ab":
         put(table, letter, keep=True)
-    table.hold([name("a")])
-    table.release([name("a")])
+    table.hold([kept("a")])
+    table.release([kept("a")])
     put(table, "c", keep=True)
-    assert table.missing(map(name, "abc")) == [name("b")]
-    assert table.take_dropped() == [name("b")]
+    assert table.missing(map(kept, "abc")) == [kept("b")]
+    assert table.take_dropped() == [kept("b")]
     assert table.take_dropped() == []
 
 
@@ -65,7 +71,22 @@ def test_a_blob_above_the_limit_stays_for_the_call_behind_it() -> None:
     blob = put(table, "a", 1000, keep=True)
     assert table.missing([blob]) == []
     put(table, "b", keep=True)
-    assert table.missing([blob, name("b")]) == [blob]
+    assert table.missing([blob, kept("b")]) == [blob]
+
+
+def test_a_kept_blob_is_what_its_id_says() -> None:
+    table = BlobTable()
+    for piece, frame in cut_blob(kept("a"), b"something else", keep=True):
+        assert not table.on_piece(piece, frame, "client")
+    table.check()
+    assert table.missing([kept("a")]) == [kept("a")]
+    assert len(table) == 0
+
+
+def test_a_blob_is_new_once() -> None:
+    table = BlobTable()
+    pieces = cut_blob(name("a"), bytes(FRAME_LIMIT + 1), keep=False)
+    assert [table.on_piece(*piece, "client") for piece in pieces * 2] == [False, True, False, False]
 
 
 def test_a_blob_is_missing_until_its_last_piece_has_come() -> None:
@@ -111,7 +132,8 @@ def test_what_a_peer_leaves_behind_is_forgotten_unless_it_is_of_use() -> None:
     put(table, "e", source="other")
     table.on_source_gone("client")
     table.check()
-    assert table.missing(map(name, "abcde")) == [name("a"), name("b")]
+    assert table.missing(map(name, "abde")) == [name("a"), name("b")]
+    assert table.missing([kept("c")]) == []
 
 
 def test_what_came_with_old_news_is_dropped_unless_it_is_of_use() -> None:
@@ -119,9 +141,9 @@ def test_what_came_with_old_news_is_dropped_unless_it_is_of_use() -> None:
     table.hold([put(table, "a")])
     put(table, "b")
     put(table, "c", keep=True)
-    table.drop_unheld(map(name, "abcd"))
+    table.drop_unheld([*map(name, "abd"), kept("c")])
     table.check()
-    assert table.missing(map(name, "abc")) == [name("b")]
+    assert table.missing([name("a"), name("b"), kept("c")]) == [name("b")]
 
 
 def test_releasing_what_is_not_held_does_nothing() -> None:
@@ -157,11 +179,11 @@ def test_a_blob_that_left_the_controller_is_unknown_to_engines() -> None:
 def test_an_engine_drops_what_was_sent_for_one_task_only() -> None:
     table = BlobTable()
     table.on_engine_hello(ENGINE)
-    once, kept = put(table, "a"), put(table, "b", keep=True)
-    table.hold([once, kept])
-    table.to_send(ENGINE, [once, kept])
-    assert table.to_drop(ENGINE, [once, kept, name("c")]) == [once]
+    once, again = put(table, "a"), put(table, "b", keep=True)
+    table.hold([once, again])
+    table.to_send(ENGINE, [once, again])
+    assert table.to_drop(ENGINE, [once, again, name("c")]) == [once]
     assert table.to_drop(ENGINE, [once]) == []
     assert table.to_drop(EngineId(9), [once]) == []
     table.on_engine_gone(ENGINE)
-    assert table.to_drop(ENGINE, [kept]) == []
+    assert table.to_drop(ENGINE, [again]) == []

@@ -81,7 +81,7 @@ def test_a_call_whose_blobs_are_not_here_is_asked_for_again() -> None:
     client = bench.client()
     bench.heard(client)
     bench.say(client, submit(1, blobs=(X,)), submit(2))
-    assert bench.heard(client) == [m.Resend([1], [F, X]), m.Resend([2], [F])]
+    assert bench.heard(client) == [m.Resend([1], sorted([F, X])), m.Resend([2], [F])]
     bench.put(client)
     bench.put(client, X, b"data", keep=False)
     bench.say(client, submit(1, blobs=(X,)), submit(2))
@@ -153,7 +153,7 @@ def test_what_a_client_still_says_after_its_goodbye_changes_nothing() -> None:
     assert bench.hub.state.scheduler.statistics().submitted == 0
 
 
-def test_a_client_that_was_given_up_and_comes_back_finds_its_unfinished_tasks() -> None:
+def test_a_client_that_was_given_up_is_refused_and_its_tasks_go_on() -> None:
     bench = HubBench()
     client = bench.client()
     bench.put(client)
@@ -161,11 +161,9 @@ def test_a_client_that_was_given_up_and_comes_back_finds_its_unfinished_tasks() 
     bench.lose(client)
     bench.wait(CLIENT_GRACE_S)
     assert ClientId(1) not in bench.hub.state.registry.clients
-    (welcome,) = bench.heard(bench.client())
-    assert isinstance(welcome, m.ClientWelcome)
-    assert welcome.accepted == [(0, 2)]
-    bench.say(client, submit(1))
-    assert bench.hub.state.scheduler.statistics().submitted == 2
+    hello = m.ClientHello(ClientId(1), b"s", m.Versions("1", (3, 11)), 1)
+    assert "it was given up; its tasks have gone on" in bench.refused(hello)
+    assert bench.hub.state.scheduler.unfinished_count == 2
 
 
 def test_another_secret_is_refused() -> None:
@@ -255,7 +253,11 @@ def test_engines_are_stopped_by_their_host_or_told_themselves() -> None:
     control = bench.control("e1")
     for peer in (client, host, hosted, alone, control):
         bench.heard(peer)
-    bench.say(client, m.StopEngines(3, [EngineId(0), EngineId(1), EngineId(9)]))
+    bench.say(client, m.StopEngines(3, [EngineId(0), EngineId(9)]))
+    (refused,) = bench.heard(client)
+    assert isinstance(refused, m.Answer)
+    assert refused.error == "there is no engine 9; the engines are: 0, 1"
+    bench.say(client, m.StopEngines(3, []))
     assert bench.heard(host) == [m.StopProcesses(["e0"])]  # type: ignore[list-item]
     assert bench.heard(control) == [m.StopEngine()]
     assert bench.heard(client) == [m.Answer(3)]

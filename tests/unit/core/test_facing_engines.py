@@ -317,10 +317,21 @@ def test_an_abort_waits_for_the_control_connection() -> None:
 def test_text_reaches_the_client_and_the_store() -> None:
     site = Site()
     control = site.control()
+    site.submit(1)
+    site.runs(site.worker)
     site.commit()
+    site.heard(site.caller)
     site.say(control, m.EngineOutput(task_id(1), "stdout", "hello"))
     assert site.heard(site.caller) == [m.Output(task_id(1), EngineId(0), "stdout", "hello")]
     assert [type(fact).__name__ for fact in site.commit()] == ["TaskText"]
+    site.say(control, m.EngineOutput(task_id(2), "stdout", "not its own"))
+    assert site.heard(site.caller) == []
+
+
+def test_a_host_speaks_for_its_own_engines_only() -> None:
+    site = Site()
+    site.say(site.host("h1"), exited())
+    assert site.hub.knows(site.worker)
 
 
 def test_a_goodbye_of_the_control_connection_ends_only_that() -> None:

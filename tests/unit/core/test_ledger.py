@@ -9,9 +9,9 @@ from enginery.core.ledger import Blob, Ledger
 from enginery.ids import BlobId, EngineId, task_number
 from enginery.protocol import messages as m
 from enginery.protocol.link import Link
-from tests.unit.core.builders import CLIENT, F, options, task_id
+from tests.unit.core.builders import CLIENT, SOURCE, F, options, task_id
 
-FUNCTION = Blob(F, b"def f(): ...", keep=True)
+FUNCTION = Blob(F, SOURCE, keep=True)
 OPTIONS = options()
 
 
@@ -66,7 +66,7 @@ def describe(record: m.Record) -> str:
         case m.Abort(tasks):
             return "abort " + " ".join(str(task_number(task)) for task in tasks)
         case m.PutBlob(blob):
-            return f"put {chr(blob[0])}"
+            return "put f" if blob == F else f"put {chr(blob[0])}"
         case m.Received(below):
             return f"received {below}"
     return type(record).__name__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from enginery.core.queues import ReadyQueue
+import pytest
+
+from enginery.core.queues import DEAD_KEPT, ReadyQueue
 from enginery.core.tasks import Fact, Task
 from enginery.ids import task_number
 from tests.unit.core.builders import make_task
@@ -51,15 +53,18 @@ def test_a_task_that_is_not_ready_any_more_is_skipped() -> None:
     assert drain(queue) == [2, 3]
 
 
-def test_nothing_is_kept_once_nothing_is_ready() -> None:
-    tasks = [make_task(number) for number in range(100)]
+@pytest.mark.parametrize("left", [0, 50])
+def test_few_tasks_that_are_not_ready_any_more_are_kept(left: int) -> None:
+    tasks = [make_task(number, priority=number % 3) for number in range(1000)]
     queue = filled(*tasks)
-    for task in tasks:
+    for task in tasks[left:]:
         queue.discard()
         task.apply(Fact.ABORTED)
+    assert len(queue) == left
+    assert sum(map(len, queue._by_priority.values())) <= left + 2 * DEAD_KEPT
+    queue.push(make_task(2000))
+    assert sorted(drain(queue)) == [*range(left), 2000]
     assert queue._by_priority == {}
-    queue.push(make_task(101))
-    assert drain(queue) == [101]
 
 
 def test_repr() -> None:

@@ -16,7 +16,7 @@ def hello(key: str = "e1", *, secret: bytes = b"s", wanted: int = -1, python: in
 
 
 def joined(registry: Registry, key: str, wanted: int = -1) -> int:
-    record, is_new = registry.on_engine_hello(hello(key, wanted=wanted), now=0.0)
+    record, is_new = registry.on_engine_hello(hello(key, wanted=wanted))
     registry.check()
     assert is_new
     return record.engine
@@ -53,11 +53,10 @@ def test_reserved_ids_are_for_those_who_want_them() -> None:
 
 def test_the_same_process_says_hello_again() -> None:
     registry = Registry(VERSIONS)
-    first, _ = registry.on_engine_hello(hello(), now=0.0)
-    first.connected = False
-    again, is_new = registry.on_engine_hello(hello(), now=1.0)
+    first, _ = registry.on_engine_hello(hello())
+    again, is_new = registry.on_engine_hello(hello())
     assert again is first
-    assert (is_new, again.connected) == (False, True)
+    assert not is_new
 
 
 def test_another_secret_is_refused() -> None:
@@ -94,7 +93,8 @@ def test_a_client_is_bound_to_its_secret() -> None:
     assert registry.refuse_client(client, b"x", VERSIONS) == "another client has registered under this id"
     assert not registry.on_client_hello(client, b"s")[1]
     registry.on_client_gone(client)
-    assert registry.refuse_client(client, b"x", VERSIONS) == ""
+    assert "was given up" in registry.refuse_client(client, b"s", VERSIONS)
+    assert registry.refuse_client(ClientId(6), b"x", VERSIONS) == ""
 
 
 def test_a_host_is_bound_to_its_secret() -> None:
@@ -110,10 +110,9 @@ def test_reprs() -> None:
     registry = Registry(VERSIONS)
     joined(registry, "e1")
     record, _ = registry.on_client_hello(ClientId(5), b"s")
-    record.connected = False
     assert repr(registry) == "<Registry of 1 engines, 1 clients, 0 hosts>"
     assert repr(registry.engines[EngineId(0)]) == "<EngineRecord 0 e1 on host>"
-    assert repr(record) == "<ClientRecord 00000005, disconnected>"
+    assert repr(record) == "<ClientRecord 00000005>"
     assert registry.engine_by_key(EngineKey("e2")) is None
     assert registry.on_engine_gone(EngineKey("e2")) is None
     assert NO_ENGINE not in registry.engines

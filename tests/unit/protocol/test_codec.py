@@ -57,7 +57,7 @@ def test_tags_are_used_once() -> None:
 
 def test_another_version_is_named() -> None:
     header = msgspec.msgpack.encode((99, 1, 0, 0, []))
-    with pytest.raises(MalformedMessage, match="the peer speaks protocol 99, this side 1"):
+    with pytest.raises(MalformedMessage, match="this side speaks protocol 1 of enginery and the other 99"):
         DECODERS["to_client"].decode(header)
 
 
