@@ -20,7 +20,7 @@ import zmq.utils.garbage
 
 from enginery.errors import LaunchError, TooLarge
 from enginery.protocol.messages import FRAME_LIMIT, MESSAGE_LIMIT
-from enginery.transport import lane, lane_exchange
+from enginery.transport import lane, lane_listener
 from enginery.transport.addresses import ClusterDirectory
 from enginery.transport.channel import Channel, Delivery, Incoming, Rejected, Role, Waker
 from enginery.transport.connection_file import ConnectionInfo, load, publish
@@ -279,7 +279,7 @@ def test_strange_bytes_are_one_rejection(server: Server, data: bytes) -> None:
 def test_half_a_greeting_and_silence_is_ended_in_time(
     server: Server, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_exchange, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(lane_listener, "HANDSHAKE_S", 0.2)
     with server.connect() as stranger:
         stranger.sendall(make_greeting(server.info().credentials())[:size])
         assert server.take_rejection().reason == "it did not say who it is in time"
@@ -293,7 +293,7 @@ def test_who_leaves_within_the_greeting_is_a_rejection(server: Server) -> None:
 
 
 def test_another_user_is_turned_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_exchange, "peer_of", lambda connection: (7, os.getuid() + 1))
+    monkeypatch.setattr(lane_listener, "peer_of", lambda connection: (7, os.getuid() + 1))
     with server.connect(Role.CLIENT) as stranger:
         rejected = server.take_rejection()
         assert rejected == Rejected("it belongs to another user", f"process 7 of user {os.getuid() + 1}")
@@ -580,6 +580,28 @@ def test_the_lane_is_taken_where_it_is_proven_and_wanted(
     monkeypatch.delenv("ENGINERY_LANE")
     server.directory.proof_file.write_text("another host's")
     assert address(info) == exchange.tcp_addresses[0]
+
+
+def test_its_path_fits_wherever_the_other_one_does(tmp_path: Path) -> None:
+    near = ClusterDirectory("one", runtime=Path("/tmp/never-made"))
+    assert near.lane_path() == near.path / "lane.ipc"
+    far = ClusterDirectory("one", runtime=tmp_path / ("x" * 120)).create()
+    assert far.lane_path().parent == far.ipc_path().parent != far.path
+    assert len(os.fsencode(far.lane_path())) <= 107
+    short = far.lane_path().parent
+    far.remove()
+    assert not short.exists()
+
+
+def test_what_a_killed_controller_leaves_is_taken_over_and_withdrawn(server: Server) -> None:
+    path = server.directory.lane_path()
+    server.exchange.close()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(os.fspath(path))
+    server.open()
+    server.assert_serves()
+    server.directory.withdraw()
+    assert not path.exists()
 
 
 def test_what_stands_in_log_lines(server: Server) -> None:

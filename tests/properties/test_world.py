@@ -173,11 +173,12 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
         world.close()
 
 
-fate_plans = st.dictionaries(st.integers(0, 200), st.sampled_from(FAULTY), max_size=12)
-plans = st.lists(steps, min_size=1, max_size=20)
+fate_plans = st.dictionaries(st.integers(0, 200), st.sampled_from(FAULTY), min_size=1, max_size=12)
+plans = st.lists(steps, min_size=6, max_size=24)
 
 
-@settings(max_examples=250)
+@pytest.mark.timeout(400)  # a failure is made small before it is shown
+@settings(max_examples=350)
 @given(fate_plans, plans)
 def test_every_task_ends_once_and_nothing_is_left(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[type-arg]
     play(fates, plan)

@@ -33,6 +33,9 @@ from enginery.objects.packing import Packed, pack, pack_call
 from enginery.protocol.messages import Kind, TaskOptions, clean_text
 
 _OPTIONS_KEPT = 512
+NAME_LIMIT = 200
+LABEL_LIMIT = 10_000
+"""Characters of a function's name and of a label that travel with a task."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Flags:
     priority: int = 0
     retries: int = 0
     retry_on_exception: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.label) > LABEL_LIMIT:
+            raise ValueError(f"a label has at most {LABEL_LIMIT} characters, not {len(self.label)}")
 
 
 class PreparedCall(NamedTuple):
@@ -121,7 +128,7 @@ class CallMaker:
         return TaskOptions(
             kind,
             function,
-            clean_text(name),
+            clean_text(name[:NAME_LIMIT]),
             self._candidates,
             clean_text(flags.label),
             flags.priority,

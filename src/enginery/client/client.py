@@ -19,6 +19,7 @@ from enginery import registry
 from enginery.client.calls import Flags
 from enginery.client.contract import TaskSession
 from enginery.client.results.async_result import AsyncResult
+from enginery.client.results.map_result import AsyncMapResult
 from enginery.client.session import Session
 from enginery.client.sources import Feeders
 from enginery.client.views.balanced import LoadBalancedView, normalise_candidates
@@ -266,8 +267,11 @@ class Client:
         for future in futures:
             if not isinstance(future, AsyncResult):
                 raise TypeError(f"{future!r} is not a task of this client")
-            if not future.done():
-                future.abort()
+            if isinstance(future, AsyncMapResult):
+                if not future.done():
+                    future.abort()  # it has items that were not sent yet
+            else:
+                tasks.update(future.task_ids)
         if jobs is None:
             tasks = self._session.outstanding()
         if tasks:

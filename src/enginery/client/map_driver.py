@@ -142,7 +142,7 @@ class BalancedMap:
             self._source.add(row)
         self._pump()
 
-    def on_end(self, error: Exception | None) -> None:
+    def on_end(self, error: BaseException | None) -> None:
         assert isinstance(self._source, BufferSource)
         with self._lock:
             if self._is_stopped:

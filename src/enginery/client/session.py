@@ -121,6 +121,7 @@ class Session:
         self._is_woken = False  # somebody has been told that there is something to send
         self._is_torn = False  # an interrupt may have left a step half done
         self._end = ""  # why the session is over
+        self._is_over = threading.Event()  # and everybody has been told
         self._idle = threading.Event()  # wakes the background thread
         # Whether the controller lives can be known on its own machine only, and while its files are there.
         near = info.is_same_host() and not is_stale(info)
@@ -255,6 +256,8 @@ class Session:
             if deadline is not None and clock.now() >= deadline:
                 return False
             if self._end:
+                if not _present.is_fulfilling:
+                    self._is_over.wait(JOIN_S)  # whoever noticed the end is about to tell every promise
                 return predicate()
             news = self._read(predicate, deadline)
             if news is None:
@@ -273,6 +276,9 @@ class Session:
             if not self._role.take():
                 return None
             while not predicate() and not self._end:
+                if self._ledger.has_output:  # submitted while nobody read, and left to whoever reads next
+                    with self._lock:
+                        self._pump(clock.now())
                 now = self._poll(deadline)
                 news = self._turn(now)
                 if news or (deadline is not None and now >= deadline):
@@ -352,7 +358,6 @@ class Session:
         with self._lock:
             if self._end:
                 return news
-            self._is_woken = False
             if self._is_torn:
                 self._is_torn = False
                 self._dialer.greet(now=now)
@@ -465,6 +470,7 @@ class Session:
         self._due = min(dialer.next_deadline() or now + WATCH_S, look_at)
 
     def _pump(self, now: float) -> None:
+        self._is_woken = False
         if self._ledger.has_output and self._dialer.is_bound:
             self._ledger.pump(self._dialer.link)
             self._sent_at = now
@@ -549,6 +555,7 @@ class Session:
         for _, question in questions.values():
             question.set_exception(ClientClosed(self._end))
         self._end_tasks(ended)
+        self._is_over.set()
         self._role.wake_satisfied(everybody=True)
         self._role.waker.wake()
         self._idle.set()

@@ -135,7 +135,7 @@ class FedMap(Protocol):
 
     def on_row(self, row: tuple[Any, ...]) -> None: ...
 
-    def on_end(self, error: Exception | None) -> None: ...
+    def on_end(self, error: BaseException | None) -> None: ...
 
 
 class Feeder:
@@ -171,7 +171,7 @@ class Feeder:
         self._wake.put(_STOP)
 
     def _run(self, rows: Iterator[tuple[Any, ...]]) -> None:
-        error: Exception | None = None
+        error: BaseException | None = None
         held = self._result()
         while held is not None and not self._is_stopped:
             if not self._fed.has_room():
@@ -184,7 +184,7 @@ class Feeder:
                 row = next(rows)
             except StopIteration:
                 break
-            except Exception as raised:  # noqa: BLE001 - it is the caller's, and handed to him with the map
+            except BaseException as raised:  # noqa: BLE001 - it is the caller's, handed to him with the map
                 error = raised
                 break
             if not self._is_stopped:

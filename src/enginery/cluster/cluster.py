@@ -337,11 +337,19 @@ class Cluster:
 
     def _wait_for_engines(self, client: Client, count: int) -> None:
         deadline = time.monotonic() + self.engine_timeout
+        died: list[str] = []
+        client.session.add_engine_listener(lambda _, left: died.extend(engine.cause for engine in left))
         while True:
             remaining = deadline - time.monotonic()
             try:
                 client.wait_for_engines(count, timeout=max(0.0, min(remaining, _LOOK_S)))
             except TimeoutError:
+                if died:
+                    raise LaunchError(
+                        f"the cluster {self.name!r}",
+                        f"{len(died)} of its {count} engines died while they were starting: {died[0]}",
+                        output=last_lines(self._directory().logs),
+                    ) from None
                 if not self.is_running():
                     raise LaunchError(
                         f"the cluster {self.name!r}",
@@ -349,7 +357,11 @@ class Cluster:
                         output=last_lines(self._directory().logs),
                     ) from None
                 if remaining <= _LOOK_S:
-                    raise
+                    here = len(client.ids)
+                    raise TimeoutError(
+                        f"{here} of {count} engines have answered within {self.engine_timeout:g} s; "
+                        f"look with:  enginery logs {self.name}"
+                    ) from None
             else:
                 return
 

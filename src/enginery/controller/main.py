@@ -31,7 +31,9 @@ def run_controller(spec: ControllerSpec, *, version: str, keys: ClusterKeys | No
     path = Path(spec.directory)
     directory = ClusterDirectory(path.name, runtime=path.parent)
     keys = keys or ClusterKeys.generate()
-    exchange = open_exchange(keys, directory.ipc_path(), host=spec.host, port=spec.port)
+    exchange = open_exchange(
+        keys, directory.ipc_path(), lane_path=directory.lane_path(), host=spec.host, port=spec.port
+    )
     with contextlib.closing(exchange), contextlib.closing(_open_store(spec, directory)) as store:
         controller = Controller(
             cluster=spec.cluster, version=version, exchange=exchange, store=store, owner_pid=spec.owner_pid
@@ -39,7 +41,13 @@ def run_controller(spec: ControllerSpec, *, version: str, keys: ClusterKeys | No
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: controller.stop())
         with contextlib.closing(controller):
-            publish(directory, keys, tcp=exchange.tcp_addresses, ipc=exchange.ipc_address)
+            publish(
+                directory,
+                keys,
+                tcp=exchange.tcp_addresses,
+                ipc=exchange.ipc_address,
+                lane=exchange.lane_path,
+            )
             say_ready(spec.ready_fd)
             controller.run()
     return 0

@@ -151,13 +151,14 @@ class Controller:
         hub.on_heard(identity, now=now)
         if bound.link.has_output:
             hub.state.touch(identity)  # its bulk window has moved, or wants to be told
-        if not incoming.frames:
-            for record in records:
-                hub.on_record(identity, record, None, now=now)
-            return
         frames = iter(incoming.frames)
-        for record in records:
-            hub.on_record(identity, record, next(frames) if type(record) is PutBlob else None, now=now)
+        try:
+            for record in records:
+                hub.on_record(identity, record, next(frames) if type(record) is PutBlob else None, now=now)
+        except Exception:
+            # A defect, or an attack nobody thought of: one peer's records must not end everybody's cluster.
+            log.exception("a record of %s %s could not be handled; it has to say hello again", *identity)
+            self._unbind(bound, now)
 
     def _on_stranger(self, incoming: Incoming, now: float) -> None:
         try:

@@ -14,6 +14,7 @@ from enginery.protocol.messages import (
     ControlWelcome,
     EngineExited,
     EngineHello,
+    EngineLeft,
     EngineOutput,
     EnginesChanged,
     EnginesStarted,
@@ -164,7 +165,10 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
 
 def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *, now: float) -> None:
     registered = state.registry.engine_by_key(record.key)
-    if registered is not None and registered.host_key != key:
+    if registered is None and not record.expected:
+        # Who waits for it to join has to know.
+        state.tell_all_clients(EnginesChanged([], [EngineLeft(NO_ENGINE, record.key, record.cause)]))
+    elif registered is not None and registered.host_key != key:
         return  # a host speaks for its own engines only
     state.registry.on_engine_ended(record.key)
     started = frozenset(record.started) if record.proof else None

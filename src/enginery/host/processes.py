@@ -69,12 +69,15 @@ def reap() -> Iterator[tuple[int, int]]:
 
 
 def signal_process(pid: int, signum: int, *, group: bool = False) -> None:
-    """Signal a process, or with `group` all that is left of the group it leads. It may be gone."""
+    """Signal a process, or with `group` all that is left of the group it leads.
+
+    It may be gone, and the number may be one that this system has no signal for: both change nothing.
+    """
     if group:
         # A child that was killed before it could make its group has none.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(OSError):
             os.killpg(pid, signum)
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(OSError):
         os.kill(pid, signum)
 
 

@@ -17,9 +17,10 @@ unpickles. Records are arrays on the wire, tagged with a number, and are never c
 from __future__ import annotations
 
 import enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from enginery.ids import NO_ENGINE, BlobId, ClientId, EngineId, EngineKey, HostKey, TaskId
 
@@ -58,6 +59,22 @@ class Status(enum.IntEnum):
     REFUSED = 6  # the controller would not take it; `detail` says why
 
 
+# Ranges are part of the types: what is outside is refused by the decoder, at its sender's door.
+Client = Annotated[ClientId, Meta(ge=0, lt=1 << 31)]
+Number = Annotated[int, Meta(ge=1, lt=1 << 32)]
+"""Of a task within its client."""
+Task = Annotated[TaskId, Meta(ge=0, le=(1 << 63) - 1)]
+Attempt = Annotated[int, Meta(ge=1, lt=1 << 31)]
+Engine = Annotated[EngineId, Meta(ge=-1, lt=1_000_000)]
+Serial = Annotated[int, Meta(ge=0, lt=1 << 62)]
+"""A running number of deliveries, results or messages."""
+Small = Annotated[int, Meta(ge=0, lt=1 << 31)]
+SizeBytes = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Pid = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Signum = Annotated[int, Meta(ge=0, le=64)]
+Key = Annotated[EngineKey, Meta(max_length=64)]
+
+
 def text_size(text: str) -> int:
     """Bytes of a text in a header."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
@@ -86,8 +103,8 @@ class PutBlob(Record, tag=1):
     """One piece of a blob, in the frame that goes with this record."""
 
     blob: BlobId
-    size_bytes: int  # of the whole blob
-    offset: int
+    size_bytes: SizeBytes  # of the whole blob
+    offset: SizeBytes
     keep: bool  # content-addressed and likely to be named again
 
 
@@ -110,7 +127,7 @@ class Ping(Record, tag=4):
 class Goodbye(Record, tag=5):
     """The peer leaves on purpose."""
 
-    running: TaskId = TaskId(0)  # of an engine: the task that it will not finish; 0 = none
+    running: Task = TaskId(0)  # of an engine: the task that it will not finish; 0 = none
 
 
 # ---------------------------------------------------------------- tasks
@@ -122,10 +139,10 @@ class TaskOptions(Record):
     kind: Kind
     function: BlobId = BlobId(b"")
     name: str = ""
-    candidates: tuple[EngineId, ...] = ()  # balanced tasks: allowed engines; none named = all
+    candidates: tuple[Engine, ...] = ()  # balanced tasks: allowed engines; none named = all
     label: str = ""
-    priority: int = 0
-    retries: int = 0
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] = 0
+    retries: Small = 0
     retry_on_exception: bool = True
 
 
@@ -135,10 +152,10 @@ class Call(Record):
     A call to k engines takes the k numbers from `number` on, in the order of `engines`.
     """
 
-    number: int
+    number: Number
     payload: bytes
     blobs: tuple[BlobId, ...] = ()
-    engines: tuple[EngineId, ...] = ()
+    engines: tuple[Engine, ...] = ()
 
 
 class TaskResult(Record):
@@ -181,11 +198,11 @@ Ranges: TypeAlias = list[tuple[int, int]]
 
 
 class ClientHello(Record, tag=10):
-    client: ClientId
+    client: Client
     secret: bytes  # first hello binds it to the id, later ones must repeat it
     versions: Versions
-    pid: int
-    received: int = 0  # all deliveries below this number have been taken, see `Finished`
+    pid: Pid
+    received: Serial = 0  # all deliveries below this number have been taken, see `Finished`
 
 
 class Submit(Record, tag=11):
@@ -196,39 +213,39 @@ class Submit(Record, tag=11):
 class Abort(Record, tag=12):
     """Take these tasks out of the queues if they have not started."""
 
-    tasks: list[TaskId]
+    tasks: list[Task]
 
 
 class Received(Record, tag=13):
     """All deliveries below this number have arrived."""
 
-    below: int
+    below: Serial
 
 
 class AskStatus(Record, tag=14):
-    request: int
+    request: Small
 
 
 class StartEngines(Record, tag=15):
-    request: int
-    count: int
+    request: Small
+    count: Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class StopEngines(Record, tag=16):
-    request: int
-    engines: list[EngineId]
+    request: Small
+    engines: list[Engine]
 
 
 class SignalEngines(Record, tag=17):
-    request: int
-    engines: list[EngineId]
-    signum: int
+    request: Small
+    engines: list[Engine]
+    signum: Signum
 
 
 class ShutDown(Record, tag=18):
     """End the cluster: engines, hosts, controller."""
 
-    request: int
+    request: Small
 
 
 FromClient: TypeAlias = (
@@ -349,20 +366,20 @@ ToClient: TypeAlias = (
 
 
 class EngineHello(Record, tag=50):
-    key: EngineKey
+    key: Key
     secret: bytes
     versions: Versions
     host: str
     host_key: HostKey  # of the supervisor that watches it; empty = nobody does
-    pid: int
-    wanted: EngineId  # NO_ENGINE = any
-    held: list[tuple[TaskId, int]]  # (task, attempt) received, their results not known to be stored
-    first_result: int  # number of the oldest result that is not known to be stored
+    pid: Pid
+    wanted: Engine  # NO_ENGINE = any
+    held: list[tuple[Task, Attempt]]  # (task, attempt) received, their results not known to be stored
+    first_result: Serial  # number of the oldest result that is not known to be stored
 
 
 class EngineResult(Record):
-    task: TaskId
-    attempt: int
+    task: Task
+    attempt: Attempt
     status: Status
     payload: bytes
     blobs: tuple[BlobId, ...] = ()
@@ -370,28 +387,28 @@ class EngineResult(Record):
     completed: float = 0.0
     stdout: str = ""
     stderr: str = ""
-    outputs: int = 0
+    outputs: Small = 0
 
 
 class Results(Record, tag=51):
     """Results `first`, `first + 1`, …; kept by the engine until `Stored`."""
 
-    first: int
+    first: Serial
     results: list[EngineResult]
 
 
 class Started(Record, tag=52):
     """Sent for tasks whose options asked for it (`RunOptions.announce`)."""
 
-    task: TaskId
-    attempt: int
+    task: Task
+    attempt: Attempt
 
 
 class BlobsMissing(Record, tag=53):
     """The engine has forgotten these blobs; send them and the task again."""
 
-    task: TaskId
-    attempt: int
+    task: Task
+    attempt: Attempt
     blobs: list[BlobId]
 
 
@@ -445,19 +462,19 @@ ToEngine: TypeAlias = (
 
 
 class ControlHello(Record, tag=90):
-    key: EngineKey
+    key: Key
     secret: bytes
 
 
 class TakenBack(Record, tag=91):
     """The engine's claim: `taken` will never run there, `kept` have started or ended."""
 
-    taken: list[tuple[TaskId, int]]
-    kept: list[tuple[TaskId, int]]
+    taken: list[tuple[Task, Attempt]]
+    kept: list[tuple[Task, Attempt]]
 
 
 class EngineOutput(Record, tag=92):
-    task: TaskId
+    task: Task
     stream: str
     text: str
 
@@ -486,32 +503,32 @@ ToControl: TypeAlias = ControlWelcome | TakeBack | StopEngine | HelloFirst | Ref
 class ProcessInfo(Record):
     """An engine process that a supervisor started."""
 
-    key: EngineKey
-    pid: int
-    wanted: EngineId
+    key: Key
+    pid: Pid
+    wanted: Engine
 
 
 class HostHello(Record, tag=110):
     key: HostKey
     secret: bytes
     host: str
-    pid: int
+    pid: Pid
     processes: list[ProcessInfo]
 
 
 class EngineExited(Record, tag=111):
     """Proof of death, and what is known of it."""
 
-    key: EngineKey
-    pid: int
+    key: Key
+    pid: Pid
     cause: str  # "exited with code 3", "killed by SIGKILL", …
-    started: list[TaskId]  # what it began last, from its status page: proof that the rest has not started
+    started: list[Task]  # what it began last, from its status page: proof that the rest has not started
     proof: bool  # whether `started` could be read
     expected: bool  # it was told to stop
 
 
 class EnginesStarted(Record, tag=112):
-    request: int
+    request: Small
     processes: list[ProcessInfo]
     error: str = ""
 
@@ -524,13 +541,13 @@ class HostWelcome(Record, tag=120):
 
 
 class LaunchEngines(Record, tag=121):
-    request: int
+    request: Small
     wanted: list[EngineId]
 
 
 class SignalProcesses(Record, tag=122):
     keys: list[EngineKey]
-    signum: int
+    signum: Signum
 
 
 class StopProcesses(Record, tag=123):
@@ -558,7 +575,7 @@ class Envelope(msgspec.Struct, Generic[Body], array_like=True, gc=False):
     """
 
     version: int
-    epoch: int
-    number: int
-    bulk_received: int
+    epoch: Serial
+    number: Serial
+    bulk_received: Serial
     records: list[Body]

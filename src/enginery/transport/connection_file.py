@@ -20,7 +20,7 @@ from enginery.errors import ClusterNotFound, ConnectionFileError
 from enginery.transport.addresses import PROOF_FILE, ClusterDirectory
 from enginery.transport.channel import Role
 from enginery.transport.keys import ClusterKeys, RoleCredentials
-from enginery.transport.same_host import is_same_process, own_process, proves_same_host
+from enginery.transport.same_host import is_same_process, names_this_machine, own_process, proves_same_host
 
 FORMAT = 1
 _SIZE_LIMIT = 1 << 20
@@ -61,7 +61,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_stale(info: ConnectionInfo) -> bool:
     """Tell whether the controller of this file is known to have ended. False where this cannot be known."""
-    return info.is_same_host() and not is_same_process(info.controller_pid, info.controller_start)
+    if not names_this_machine(info.host_proof):
+        return False
+    return not is_same_process(info.controller_pid, info.controller_start)
 
 
 def describe(

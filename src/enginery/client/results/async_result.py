@@ -66,7 +66,7 @@ class AsyncResult(Future[Any]):
         self._finished = 0.0
         self._state_lock = threading.Lock()
         self._metadata: dict[int, Metadata] = {}
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self.is_cancelling = False
 
     # ------------------------------------------------------------ from the session
@@ -185,7 +185,7 @@ class AsyncResult(Future[Any]):
             found.append(value if error is None else error)
         return found
 
-    def _error(self) -> Exception | None:
+    def _error(self) -> BaseException | None:
         if self._failure is None:
             errors = [error for outcome in self._outcomes if (error := outcome.read()[1]) is not None]
             if errors:

@@ -63,7 +63,7 @@ class AsyncMapResult(AsyncResult):
         self._pieces: Reassembly[MapOutcome] = Reassembly()
         self._arrivals: list[MapOutcome] = []
         self._driver: MapDriver | None = None
-        self._input_error: Exception | None = None
+        self._input_error: BaseException | None = None
         self._whole: list[Any] | None = None
         self._failed_items = 0
         self.taken = 0
@@ -100,7 +100,7 @@ class AsyncMapResult(AsyncResult):
         if self._origin.history is not None:
             self._origin.history(task, 1)
 
-    def on_input_end(self, total: int, error: Exception | None = None) -> None:
+    def on_input_end(self, total: int, error: BaseException | None = None) -> None:
         """There are so many items and no more; `error` is what the caller's iterator raised, if it did."""
         self._total = total
         self._input_error = error
@@ -154,7 +154,7 @@ class AsyncMapResult(AsyncResult):
             raise self._input_error
         return self._value()
 
-    def _error(self) -> Exception | None:
+    def _error(self) -> BaseException | None:
         if self._failure is None:
             errors: list[Exception] = []
             for piece in self._pieces.in_order():

@@ -10,6 +10,7 @@ from enginery.client.map_driver import start_balanced_map
 from enginery.client.results import AsyncMapResult, AsyncResult
 from enginery.client.views.targets import normalise
 from enginery.client.views.view import View, check_callable
+from enginery.errors import NoEnginesRegistered
 from enginery.ids import EngineId
 
 if TYPE_CHECKING:
@@ -37,17 +38,23 @@ class LoadBalancedView(View):
     def _engine_ids(self) -> tuple[EngineId, ...]:
         return self._client.engine_ids if self._targets is None else self._targets
 
+    def _require_engines(self) -> None:
+        if not self._client.engine_ids:
+            raise NoEnginesRegistered()
+
     def _make_maker(self, flags: Flags) -> CallMaker:
         return CallMaker(self._client.session.functions, flags, candidates=self._targets or ())
 
     def _call(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         check_callable(f)
+        self._require_engines()
         call = self._calls().call(f, args, kwargs)
         return self._send(call, (), self._origin(call.options.name, is_single=True))
 
     def _map(
         self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any
     ) -> AsyncMapResult:
+        self._require_engines()
         maker, origin, map_flags = self._map_parts(f, flags, allowed=_MAP_FLAGS)
         return start_balanced_map(
             self._client.session,
