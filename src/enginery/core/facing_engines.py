@@ -165,7 +165,7 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
 
 def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *, now: float) -> None:
     registered = state.registry.engine_by_key(record.key)
-    if registered is None and not record.expected:
+    if registered is None and not record.expected and not state.registry.has_ended(record.key):
         # Who waits for it to join has to know.
         state.tell_all_clients(EnginesChanged([], [EngineLeft(NO_ENGINE, record.key, record.cause)]))
     elif registered is not None and registered.host_key != key:

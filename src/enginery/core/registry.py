@@ -115,6 +115,10 @@ class Registry:
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
 
+    def has_ended(self, key: EngineKey) -> bool:
+        """Whether `on_engine_ended` has been said of it lately."""
+        return key in self._ended
+
     def engine_by_key(self, key: EngineKey) -> EngineRecord | None:
         return self._by_key.get(key)
 

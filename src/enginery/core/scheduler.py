@@ -1,8 +1,8 @@
 """Which engine runs which task, when: the only place where a task changes its state.
 
 Cost: submit, send and finish of one task together take about 10 µs of this file (`scripts/bench --only
-scheduler`); each step is one table lookup and a few dictionary operations, never a scan over engines or
-tasks.
+single_tasks` has the whole way). Each step is one table lookup and a few dictionary operations; nothing scans
+tasks, and only tasks restricted to some engines look through those.
 
 The shell calls `on_<fact>` for everything that comes in and then `dispatch` once, which fills the engines'
 windows. Direct tasks of an engine go before balanced ones. An engine that has run dry while others hold

@@ -4,7 +4,7 @@ It owns the task connection and runs user code, so signals, matplotlib, MPI and 
 script. While user code runs nothing is received here; the control thread answers instead. Results of short
 tasks gather for `FLUSH_S` and travel together; the result of a task after which nothing waits leaves at once.
 
-Cost per short task: about 10 µs beside the user's code (`scripts/bench --only tasks`).
+A short task costs about 10 µs beside the user's code (`scripts/bench --only single_tasks` has the whole way).
 """
 
 from __future__ import annotations

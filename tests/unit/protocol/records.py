@@ -27,7 +27,7 @@ DECODERS: dict[str, codec.Decoder[Any]] = {name: getattr(codec, name)() for name
 
 # Small values are the likely ones, so that records refer to things that exist.
 numbers = st.one_of(st.integers(-2, 5), st.integers(-(2**63), 2**64 - 1))
-counts = st.integers(0, 5)
+counts = st.integers(1, 5)
 texts = st.text(max_size=8)
 blobs = st.one_of(st.sampled_from([b"", b"a" * 16, b"b" * 16]), st.binary(max_size=16))
 
@@ -37,9 +37,21 @@ def members(union: str) -> list[type[msgspec.Struct]]:
 
 
 def of_type(annotation: Any) -> st.SearchStrategy[Any]:
-    """Values of an annotation."""
+    """Values of an annotation, in the range that it gives."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        plain, meta = typing.get_args(annotation)
+        if meta.max_length is not None:
+            return texts
+        low = meta.ge
+        high = meta.le if meta.le is not None else meta.lt - 1
+        near = st.integers(max(low, -2), min(high, 5)) if low <= 5 else st.just(low)
+        assert not hasattr(plain, "__mro__") or issubclass(plain, int)
+        return st.one_of(near, st.integers(low, high))
     if hasattr(annotation, "__supertype__"):
         return of_type(annotation.__supertype__)
+    if typing.get_origin(annotation) is typing.Annotated:
+        base, *meta = typing.get_args(annotation)
+        return of_type(base) if base is not int else bounded(meta)
     if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
         return _of_generic(typing.get_origin(annotation), typing.get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -56,6 +68,13 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
     return simple[annotation]
 
 
+def bounded(meta: list[msgspec.Meta]) -> st.SearchStrategy[int]:
+    """Whole numbers within what a record allows, small ones first."""
+    low = max([-(2**63), *(one.ge for one in meta if one.ge is not None)])  # type: ignore[type-var]
+    high = min([2**64 - 1, *(one.le for one in meta if one.le is not None)])  # type: ignore[type-var]
+    return st.one_of(st.integers(max(low, -2), min(high, 5)), st.integers(low, high))
+
+
 def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     if origin is list:
         return st.lists(of_type(arguments[0]), max_size=3)
@@ -65,7 +84,7 @@ def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> st.SearchStrategy[An
 
 
 def of_struct(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    hints = typing.get_type_hints(struct)
+    hints = typing.get_type_hints(struct, include_extras=True)
     fields = {}
     for field in msgspec.structs.fields(struct):
         values = of_type(hints[field.name])

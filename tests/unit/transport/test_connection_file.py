@@ -182,8 +182,10 @@ def test_a_controller_that_ended_makes_its_file_stale(keys: ClusterKeys) -> None
     _end_controller(directory)
     info = load(_client_file(directory))
     assert is_stale(info)
-    directory.proof_file.unlink()
-    assert not is_stale(info)  # perhaps another host's: nobody can know
+    directory.withdraw()
+    assert is_stale(info)  # a copy tells it still, when the cluster's own files are gone
+    elsewhere = msgspec.structs.replace(info, host_proof=f"{'0' * 32}.another-kernel.1")
+    assert not is_stale(elsewhere)  # its process ids mean nothing here: nobody can know
 
 
 # ---------------------------------------------------------------- finding
