@@ -91,7 +91,7 @@ class ReaderRole:
                     self._sleepers[0].event.set()  # woken to read, but leaving: the next one's turn
 
     def wake_satisfied(self, *, everybody: bool = False) -> None:
-        """Wake the sleepers whose predicates hold, and a reader that may be polling for what has come already."""
+        """Wake the sleepers whose predicates hold, and a reader that may poll for what has come already."""
         if self._holder not in (NOBODY, threading.get_ident()):
             self.waker.wake()  # it took the role while we, who read before, were fulfilling promises
         if not self._sleepers:

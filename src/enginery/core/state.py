@@ -1,6 +1,6 @@
 """The machines of one controller together, and what they have said since the last drain.
 
-`ClusterState` is what the doors (`facing_clients`, `facing_engines`) act on, and it is the scheduler's outbox:
+`ClusterState` is what the doors (`facing_clients`, `facing_engines`) act on, and the scheduler's outbox:
 effects become records on the links of those who are connected, and facts for the history store. The service
 drains it once per batch of input, so that tasks of one batch share records and messages.
 """

@@ -49,9 +49,6 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         return st.one_of(near, st.integers(low, high))
     if hasattr(annotation, "__supertype__"):
         return of_type(annotation.__supertype__)
-    if typing.get_origin(annotation) is typing.Annotated:
-        base, *meta = typing.get_args(annotation)
-        return of_type(base) if base is not int else bounded(meta)
     if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
         return _of_generic(typing.get_origin(annotation), typing.get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -66,13 +63,6 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         bytes: blobs,
     }
     return simple[annotation]
-
-
-def bounded(meta: list[msgspec.Meta]) -> st.SearchStrategy[int]:
-    """Whole numbers within what a record allows, small ones first."""
-    low = max([-(2**63), *(one.ge for one in meta if one.ge is not None)])  # type: ignore[type-var]
-    high = min([2**64 - 1, *(one.le for one in meta if one.le is not None)])  # type: ignore[type-var]
-    return st.one_of(st.integers(max(low, -2), min(high, 5)), st.integers(low, high))
 
 
 def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> st.SearchStrategy[Any]:
