@@ -373,11 +373,16 @@ class Session:
                     self._keep_in_touch(now)
                 self._pump(now)
             except BaseException:
-                self._is_torn = True
+                self._tear()
                 raise
         if self._end:
             self._finish()
         return news
+
+    def _tear(self) -> None:
+        """A step was left half done: the next turn, at once, begins a new epoch and all is said again."""
+        self._is_torn = True
+        self._due = 0.0
 
     def _on_record(self, record: ToClient, news: _News) -> None:
         if isinstance(record, Finished):
@@ -504,7 +509,7 @@ class Session:
                 for listener in list(self._listeners):
                     _guard(listener, change.joined, change.left)
         except BaseException:
-            self._is_torn = True  # what was not taken comes again
+            self._tear()  # what was not taken comes again
             raise
         finally:
             _present.is_fulfilling = nested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -16,9 +17,11 @@ class ProgressBar:
         self._total = total
         self._done = self._failed = 0
         self._lock = threading.Lock()
-        self._bar: Any = _bar_class()(
-            total=total, desc=name or None, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True
-        )
+        self._bar: Any = None
+        with contextlib.suppress(OSError, ValueError):  # no screen, no bar
+            self._bar = _bar_class()(
+                total=total, desc=name or None, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True
+            )
 
     def __repr__(self) -> str:
         return f"<ProgressBar {self._done} of {self._total}, {self._failed} failed>"
