@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 from enginery.client.contract import EngineListener, Promise
+from enginery.client.news import News, Question
 from enginery.client.reading import ReaderRole
 from enginery.core.dialer import Dialer, DialState
 from enginery.core.ledger import Blob, Ledger
@@ -74,24 +75,6 @@ SEND_INTERVAL_S = 0.0005
 """Submissions that follow each other faster than this travel together."""
 
 log = logging.getLogger("enginery.client")
-
-Question = Future[Answer | StatusAnswer]
-
-
-class _News:
-    """What one turn has brought: to be acted on without the lock and without the reader's role."""
-
-    __slots__ = ("answers", "changes", "deliveries", "results", "texts")
-
-    def __init__(self) -> None:
-        self.results: list[tuple[Promise, TaskResult, Sequence[Buffer]]] = []
-        self.deliveries: list[Finished] = []  # what the results came in
-        self.texts: list[tuple[Promise, Output]] = []
-        self.changes: list[EnginesChanged] = []
-        self.answers: list[tuple[Question, Answer | StatusAnswer]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.deliveries or self.results or self.texts or self.changes or self.answers)
 
 
 class Session:
@@ -267,7 +250,7 @@ class Session:
                 self._act_on(news)
         return True
 
-    def _read(self, predicate: Callable[[], bool], deadline: float | None) -> _News | None:
+    def _read(self, predicate: Callable[[], bool], deadline: float | None) -> News | None:
         """Take the reader's role and read until there is news or the predicate holds; None: it is taken.
 
         Nothing is pending when this begins, or the waker is set: `_pump` sees to it.
@@ -283,7 +266,7 @@ class Session:
                 news = self._turn(now)
                 if news or (deadline is not None and now >= deadline):
                     return news
-            return _News()
+            return News()
         finally:
             self._role.leave()
 
@@ -352,9 +335,9 @@ class Session:
 
     # ------------------------------------------------------------ one turn, under the lock
 
-    def _turn(self, now: float) -> _News:
+    def _turn(self, now: float) -> News:
         """Receive what is there and send what can go; returns what is to be done about it."""
-        news = _News()
+        news = News()
         with self._lock:
             if self._end:
                 return news
@@ -384,7 +367,7 @@ class Session:
         self._is_torn = True
         self._due = 0.0
 
-    def _on_record(self, record: ToClient, news: _News) -> None:
+    def _on_record(self, record: ToClient, news: News) -> None:
         if isinstance(record, Finished):
             news.deliveries.append(record)
             for promise, result in self._ledger.on_finished(record.first, record.results):
@@ -411,7 +394,7 @@ class Session:
         elif isinstance(record, Goodbye):
             self._end = "the cluster was shut down"
 
-    def _on_output(self, record: Output, news: _News) -> None:
+    def _on_output(self, record: Output, news: News) -> None:
         """Text comes on another connection than results: before them or after."""
         promise = self._ledger.promise(record.task)
         if promise is not None:
@@ -439,7 +422,7 @@ class Session:
         for joined in record.joined:
             self._engines[joined.engine] = joined
 
-    def _on_welcome(self, welcome: ClientWelcome, news: _News) -> None:
+    def _on_welcome(self, welcome: ClientWelcome, news: News) -> None:
         known = {info.key: info for info in self._engines.values()}
         present = {info.key for info in welcome.engines}
         joined = [info for info in welcome.engines if info.key not in known]
@@ -490,7 +473,7 @@ class Session:
 
     # ------------------------------------------------------------ outside the lock
 
-    def _act_on(self, news: _News) -> None:
+    def _act_on(self, news: News) -> None:
         """Fulfil promises and call listeners; then the deliveries count as taken."""
         if not news:
             return
@@ -516,7 +499,7 @@ class Session:
         self._role.wake_satisfied()
 
     def _end_tasks(self, ended: list[tuple[Promise, TaskResult]]) -> None:
-        news = _News()
+        news = News()
         news.results = [(promise, result, ()) for promise, result in ended]
         self._act_on(news)
 

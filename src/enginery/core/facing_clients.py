@@ -215,6 +215,7 @@ def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines) 
     error = _unknown_engines(state, wanted)
     if not error:
         for host, keys in _by_host(state, wanted).items():
+            state.stopping.update(keys)  # who says hello later, or again, hears of it then
             if host and state.say("host", host, StopProcesses(keys)):
                 continue
             for key in keys:

@@ -27,6 +27,7 @@ from enginery.protocol.messages import (
     Results,
     Started,
     Status,
+    StopEngine,
     StopProcesses,
     TakenBack,
     text_size,
@@ -123,6 +124,9 @@ def on_control_hello(
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now)
     state.say("control", record.engine, ControlWelcome(record.engine))
+    to_stop = state.is_shutting_down or hello.key in state.stopping
+    if to_stop and ("host", record.host_key) not in state.links:
+        state.say("control", record.engine, StopEngine())
     recalled = state.scheduler.recalled_of(record.engine)
     if recalled:
         state.take_back(record.engine, recalled)  # question or answer may be lost; its claims stay the same
@@ -160,6 +164,13 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
     state.say("host", hello.key, HostWelcome(state.cluster))
     if state.is_shutting_down:
         state.say("host", hello.key, StopProcesses([]))
+    own = [
+        record.key
+        for record in state.registry.engines.values()
+        if record.host_key == hello.key and record.key in state.stopping
+    ]
+    if own:
+        state.say("host", hello.key, StopProcesses(own))
     return ""
 
 

@@ -68,6 +68,7 @@ class ClusterState:
         self.accepted: dict[ClientId, NumberSet] = {}
         self.results_seen: dict[EngineId, NumberSet] = {}
         self.launches = Launches()
+        self.stopping: set[EngineKey] = set()  # told to stop, or to be told when somebody can
         self.is_shutting_down = False
         self._touched: dict[Identity, None] = {}
         self._runs: dict[EngineId, list[tuple[Task, bool]]] = {}
@@ -157,6 +158,7 @@ class ClusterState:
         if record is None:
             return
         engine = record.engine
+        self.stopping.discard(key)
         self._runs.pop(engine, None)
         self._drops.pop(engine, None)
         self._storing.pop(engine, None)
@@ -283,6 +285,7 @@ class ClusterState:
         for deliveries in self.deliveries.values():
             deliveries.check()
         assert self.deliveries.keys() == self.registry.clients.keys() == self.accepted.keys()
+        assert self.stopping <= {record.key for record in self.registry.engines.values()}
         assert self.results_seen.keys() == self.registry.engines.keys()
         for client, numbers in self.accepted.items():
             for task_id in self.scheduler.unfinished_of(client):

@@ -52,7 +52,6 @@ def test_an_engine_writes_into_its_own_tasks_only() -> None:
     assert bench.heard(client) == [m.Output(task_id(2), EngineId(1), "stdout", "of 2")]
 
 
-@pytest.mark.xfail(reason="an order that comes before the hello of the host is answered and forgotten")
 def test_engines_are_stopped_even_if_their_host_says_hello_after_the_order() -> None:
     bench = HubBench()
     client = bench.client()
