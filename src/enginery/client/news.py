@@ -1,4 +1,4 @@
-"""What one turn of the session has brought: facts to be acted on without a lock and without the reader's role."""
+"""What one turn of the session has brought, to be acted on without a lock and without the reader's role."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Question = Future[Answer | StatusAnswer]
 
 
 class News:
-    """What one turn has brought: to be acted on without the lock and without the reader's role."""
+    """The facts of one turn, by kind."""
 
     __slots__ = ("answers", "changes", "deliveries", "results", "texts")
 
