@@ -478,18 +478,6 @@ KernelError = EngineryError
 IPythonError = EngineryError
 
 
-def collect_errors(errors: Sequence[Exception], *, of: int, what: str = "calls") -> Exception:
-    """Return one error for all that went wrong in a call: itself if alone, else a `CompositeError`.
-
-    `of` is the number of tasks in the call. Raises ValueError for no errors.
-    """
-    if not errors:
-        raise ValueError("there are no errors to collect")
-    if of == 1 and len(errors) == 1:
-        return errors[0]
-    return CompositeError(f"{len(errors)} of {of} {what} failed", errors)
-
-
 def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))
 

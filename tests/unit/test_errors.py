@@ -34,7 +34,6 @@ from enginery.errors import (
     TimeLimitExceeded,
     TooLarge,
     UnmetDependency,
-    collect_errors,
 )
 
 
@@ -237,13 +236,3 @@ def test_except_star_works() -> None:
     except* RemoteError as group:
         seen += [str(error.engine) for error in group.exceptions if isinstance(error, RemoteError)]
     assert seen == ["KeyError('k')", "0"]
-
-
-def test_errors_of_a_call_are_collected() -> None:
-    alone = remote(0)
-    assert collect_errors([alone], of=1) is alone
-    group = collect_errors([alone], of=4)
-    assert isinstance(group, CompositeError)
-    assert group.message == "1 of 4 calls failed"
-    with pytest.raises(ValueError, match="no errors"):
-        collect_errors([], of=4)
