@@ -146,7 +146,7 @@ def on_ask_status(state: ClusterState, client: ClientId, record: AskStatus, *, n
     scheduler = state.scheduler
     counts = scheduler.statistics()
     engines = []
-    for engine, registered in state.registry.engines.items():
+    for engine, registered in sorted(state.registry.engines.items()):
         load = scheduler.load(engine)
         if load is None:
             continue
@@ -247,7 +247,7 @@ def _unknown_engines(state: ClusterState, engines: list[EngineId]) -> str:
 def on_shut_down(state: ClusterState, client: ClientId, record: ShutDown) -> None:
     state.is_shutting_down = True
     state.say("client", client, Answer(record.request))
-    for engine, registered in state.registry.engines.items():
+    for engine, registered in sorted(state.registry.engines.items()):
         if not registered.host_key or ("host", registered.host_key) not in state.links:
             state.say("control", engine, StopEngine())
     for host in state.registry.hosts:
