@@ -11,7 +11,7 @@ from tests.architecture.source_tree import Module, calls, dotted, outer_imports,
 
 PURE = {
     # All that `core/` may import from outside. It has no I/O, clock, thread, randomness or logging: time,
-    # random numbers and ids are arguments (HOUSE.md), so nothing that fetches them is in this list.
+    # random numbers and ids are arguments, so nothing that fetches them is in this list.
     *("__future__", "abc", "array", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum"),
     *("fractions", "functools", "heapq", "hmac", "itertools", "math", "msgspec", "numbers", "operator", "re"),
     *("statistics", "string", "struct", "textwrap", "types", "typing", "typing_extensions"),
@@ -64,7 +64,7 @@ def refused_elsewhere(modules: list[Module]) -> Iterator[str]:
                 f"which is kept in {', '.join(sorted(KEPT_IN[top]))}"
             )
         if found.target == "multiprocessing.shared_memory":
-            yield f"{module.where(found.line)}: an attaching process would unlink the segment (TRAPS 23)"
+            yield f"{module.where(found.line)}: an attaching process would unlink the segment"
 
 
 def refused_encoders(modules: list[Module]) -> Iterator[str]:

@@ -4,11 +4,12 @@ Problem: a call should cost one thread hand-over less than "the caller waits for
 whoever blocks in `wait_until` takes the *reader's role*, polls the descriptor and handles what comes, for
 everybody; one at a time, and when its own wish is fulfilled it hands the role to another waiter. The
 background thread holds the role only when nobody waits: it takes it `LINGER_S` after the last waiter left.
-Measured (DESIGN §1): 1.05–1.19 of a raw ping-pong with the caller
-reading, 1.25–1.57 with a receiving thread alone.
+Measured on a routed call: 1.05–1.19 of a raw ping-pong with the caller reading, 1.25–1.57 with a receiving
+thread alone.
 
 `_lock` guards ledger, link and channel; it is never held while promises are fulfilled or callbacks run, so
-those may submit, wait and abort, and no other lock is taken under it. Finalizers never take it (TRAPS 17).
+those may submit, wait and abort, and no other lock is taken under it. Finalizers never take it: they run in
+any thread, also in the one that holds it.
 
 In a forked child every call raises `ForkedClientError`, and nothing of the parent's connection is touched.
 """

@@ -2,7 +2,7 @@
 
 A fresh interpreter with all that an engine needs takes 150 ms and 25 MB; a fork takes a few ms and 3 MB.
 For a fork to be safe the process has one thread and no 0MQ Context, always, and that is checked before each
-(TRAPS 12): numerical libraries start threads when they are imported, so none is imported here.
+one: numerical libraries start threads when they are imported, so none is imported here.
 
 A child does not go on inside the parent's loop. `fork` raises `ForkedChild` in it, which unwinds the
 parent's frames up to `run_host`; from there the child runs what it is for and ends as every interpreter

@@ -1,7 +1,7 @@
 """One connection's bookkeeping, the same on both ends: what goes out next, and what may come in.
 
 0MQ keeps order and loses nothing while a connection lives, and says nothing when it silently resumes in
-mid-stream on a new one (TRAPS 3). So every message carries its epoch (the hello it belongs to) and its
+mid-stream on a new one. So every message carries its epoch (the hello it belongs to) and its
 number:
 
 * a number already seen, or an older epoch, is dropped (`Verdict.STALE`);

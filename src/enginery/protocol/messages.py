@@ -26,7 +26,7 @@ from enginery.ids import NO_ENGINE, BlobId, ClientId, EngineId, EngineKey, HostK
 
 PROTOCOL_VERSION = 1
 FRAME_LIMIT = 1 << 20
-"""Bytes in one frame at most: a heartbeat cannot overtake a frame (DESIGN §2.5, TRAPS 6)."""
+"""Bytes in one frame at most: a heartbeat cannot overtake a frame, and half a frame is no sign of life."""
 MESSAGE_LIMIT = FRAME_LIMIT + (1 << 16)
 """What a socket accepts as one frame, header frames included."""
 INLINE_LIMIT = 1 << 16

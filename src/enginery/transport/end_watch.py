@@ -2,7 +2,7 @@
 
 A descriptor of the process (pidfd) becomes readable when it ends, whoever its parent is. PR_SET_PDEATHSIG
 would fire when the creating thread ends, and the end of a pipe never comes if somebody forked with the pipe
-open (TRAPS 14).
+open.
 """
 
 from __future__ import annotations
