@@ -65,6 +65,8 @@ from enginery.transport.status_page import read_status_page
 REPORTS_KEPT = 256
 LINGER_S = 0.3
 """How long the last words may take to leave this process."""
+WELCOME_S = 1.0
+"""How long a host that has something to report waits for a controller it has greeted."""
 ORDER_S = 5.0
 """How long the parent may take to listen."""
 
@@ -188,7 +190,6 @@ class Supervisor:
         elif isinstance(order, ControllerBound):
             self._is_bound = True
         elif isinstance(order, EndAll):
-            self._linger_s = min(self._linger_s, 0.05)  # the controller is ending beside us
             self._supervision.on_stop_asked(None, now=now, outbox=self)
 
     # ------------------------------------------------------------ the controller
@@ -292,12 +293,24 @@ class Supervisor:
     def _say_goodbye(self) -> None:
         channel = self._channel
         if channel is not None:
+            self._await_welcome(channel)
             if self._dialer.is_bound:
                 self._dialer.link.put(Goodbye())
             self._send(channel)
             channel.close(linger_s=self._linger_s)
         self._orders.send(Left(self._failure))
         self._orders.flush(timeout_s=ORDER_S)
+
+    def _await_welcome(self, channel: Channel) -> None:
+        """Ends that were faster than the controller's welcome have not been reported yet."""
+        deadline = clock.now() + WELCOME_S
+        while self._reports and not self._dialer.is_bound and not self._failure:
+            left_s = deadline - clock.now()
+            if left_s <= 0:
+                return
+            channel.wait(left_s)
+            self._talk(channel, clock.now())
+            self._send(channel)
 
     def _outlive_parent(self) -> None:
         """The parent was killed. The system kills its children; what engines had started is killed here."""
