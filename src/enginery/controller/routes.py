@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from enginery.core.state import Identity
 from enginery.protocol import codec
 from enginery.protocol.codec import Buffer, Decoder, MalformedMessage
 from enginery.protocol.link import Link
@@ -23,10 +24,6 @@ from enginery.protocol.messages import (
     Record,
 )
 from enginery.transport.channel import Role, Route
-
-Hello = ClientHello | EngineHello | ControlHello | HostHello
-Identity = tuple[str, Hashable]
-"""("client", ClientId), ("engine", EngineId), ("control", EngineId) or ("host", HostKey)."""
 
 HELLOS = (ClientHello, EngineHello, ControlHello, HostHello)
 

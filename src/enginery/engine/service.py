@@ -173,8 +173,6 @@ class Engine:
             self._report()
             self._keep_in_touch(now)
             self._send()
-            if channel.pending():
-                continue
             deadline = self._dialer.next_deadline()
             channel.wait(None if deadline is None else max(deadline - clock.now(), 0.0), self._wakers)
             self._waker.clear()
