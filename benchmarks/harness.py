@@ -28,16 +28,30 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "ENGINERY_BENCHMARK_SESSION"
 
-MODULES = ("ours", "raw_zmq", "raw_python", "process_pool", "ipyparallel_peer")
+MODULES = (
+    "ours",
+    "raw_zmq",
+    "raw_python",
+    "process_pool",
+    "loky_peer",
+    "mpi_peer",
+    "ipyparallel_peer",
+    "dask_peer",
+    "ray_peer",
+)
 """Files in `workloads/`, in the order of the tables."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure from one round. The note says what a reader must know to compare it."""
+    """One figure from one round. The note says what a reader must know to compare it.
+
+    A workload over several sizes adds its curve, size in bytes -> figure, and has one of them as its value.
+    """
 
     value: float
     note: str = ""
+    curve: dict[int, float] = field(default_factory=dict)
 
 
 Measured = float | Sample
@@ -122,7 +136,7 @@ def _attempt(function: Callable[[], Measured]) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - as above
         return {"error": traceback.format_exc()}
     sample = measured if isinstance(measured, Sample) else Sample(measured)
-    return {"value": sample.value, "note": sample.note}
+    return {"value": sample.value, "note": sample.note} | ({"curve": sample.curve} if sample.curve else {})
 
 
 # ---------------------------------------------------------------- in the harness's process

@@ -64,12 +64,14 @@ def runtime_directory() -> Path:
     return _directory
 
 
+@pytest.fixture(scope="session")
+def this_run() -> Ground:
+    """Its share of the machine."""
+    return _ground
+
+
 @pytest.fixture(scope="module", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(this_run: Ground) -> Iterator[None]:
     """Fail the module that leaves something; what it left is taken away."""
-    before = _ground.look()
-    yield
-    left = _ground.leftovers(before)
-    if left:
-        _ground.clear(before)
-        pytest.fail("this module has left behind:\n  " + "\n  ".join(left), pytrace=False)
+    with this_run.as_it_was("this module"):
+        yield

@@ -2,8 +2,8 @@
 
 Several runs may share a machine, so nothing is blamed by its name alone: a process is ours if it descends
 from this one or was started with this run's private runtime directory (its environment, or a file that it
-holds open, says so). A module answers for what began while it ran: the widest scope of a fixture that starts
-a cluster is therefore the module.
+holds open, says so). A module answers for what began while it ran. A fixture of a wider scope that starts a
+cluster answers for that itself, with `Ground.as_it_was`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 GRACE_S = 5.0
 """For processes and threads that have been told to end and are on their way."""
@@ -28,11 +30,12 @@ NAME = "enginery"
 
 @dataclass(frozen=True)
 class Before:
-    """What was there when the module began."""
+    """What was there at the beginning."""
 
     processes: frozenset[psutil.Process]
     threads: frozenset[threading.Thread]
     contexts: int
+    entries: frozenset[Path]
     shared_memory: frozenset[Path]
 
 
@@ -43,11 +46,22 @@ class Ground:
         self.directory = directory
         self._began = psutil.Process().create_time()
 
+    @contextmanager
+    def as_it_was(self, who: str) -> Iterator[None]:
+        """Fail the test at hand if something is left behind inside; it is taken away."""
+        before = self.look()
+        yield
+        left = self.leftovers(before)
+        if left:
+            self.clear(before)
+            pytest.fail(f"{who} has left behind:\n  " + "\n  ".join(left), pytrace=False)
+
     def look(self) -> Before:
         return Before(
             processes=frozenset(self.processes()),
             threads=frozenset(threading.enumerate()),
             contexts=count_zmq_threads(),
+            entries=frozenset(self.directory.iterdir()),
             shared_memory=frozenset(shared_memory_files()),
         )
 
@@ -65,12 +79,9 @@ class Ground:
                     found.append(f"thread {thread.name!r}")
         if count_zmq_threads() > before.contexts:
             found.append("threads of 0MQ: a Context was not terminated")
-        found += [f"file {path}" for path in sorted(self.directory.rglob("*"))]
-        found += [
-            f"shared memory {path}"
-            for path in sorted(shared_memory_files() - before.shared_memory)
-            if not held_by_others(path)
-        ]
+        for entry in sorted(set(self.directory.iterdir()) - before.entries):
+            found += [f"file {path}" for path in (entry, *sorted(entry.rglob("*")))]
+        found += [f"shared memory {path}" for path in sorted(self._shared_memory(before))]
         return found
 
     def clear(self, before: Before) -> None:
@@ -82,14 +93,23 @@ class Ground:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(stayed, timeout=GRACE_S)
-        for path in self.directory.iterdir():
+        for path in set(self.directory.iterdir()) - before.entries:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        for path in shared_memory_files() - before.shared_memory:
-            if not held_by_others(path):
-                path.unlink(missing_ok=True)
+        for path in self._shared_memory(before):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _shared_memory(self, before: Before) -> set[Path]:
+        """Files and directories that came since `before` and that nobody else holds.
+
+        Another run's clusters come and go: what was being made or removed at the first look is held, or gone,
+        at the second.
+        """
+        fresh = shared_memory_files() - before.shared_memory
+        unheld = {path for path in fresh if not held_by_others(path)}
+        return {path for path in unheld & shared_memory_files() if not held_by_others(path)}
 
     def processes(self) -> set[psutil.Process]:
         """All processes of this run, daemons included, this one not."""
@@ -155,13 +175,13 @@ def count_zmq_threads() -> int:
 
 
 def shared_memory_files() -> set[Path]:
-    """This user's files in shared memory that carry the package's name."""
+    """This user's files and directories in shared memory that carry the package's name."""
     if not SHARED_MEMORY.is_dir():
         return set()
     found = set()
-    for path in SHARED_MEMORY.rglob("*"):
+    for path in SHARED_MEMORY.iterdir():
         try:
-            if NAME in str(path.relative_to(SHARED_MEMORY)) and path.stat().st_uid == os.getuid():
+            if NAME in path.name and path.stat().st_uid == os.getuid():
                 found.add(path)
         except OSError:  # removed since the listing, or closed to us
             continue

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+from enginery.controller.former_life import read_left_over
+from enginery.controller.inquiries import Inquiries
 from enginery.controller.service import Controller
+from enginery.controller.store.buffers import KeptBuffers
 from enginery.controller.store.memory import MemoryStore
 from enginery.core.hub import Hub
+from enginery.core.inquiries import Order
+from enginery.core.left_over import LeftOver
 from enginery.core.state import ClusterState
-from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
+from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey, TaskId
 from enginery.protocol.history import HistoryFact
 from enginery.testing import (
     Fate,
@@ -34,6 +40,7 @@ from enginery.testing import (
 
 COMMIT_S = 0.002
 TURNS_PER_INSTANT = 2000
+PATIENCE_S = 10.0
 QUIET_S = 15.0
 """Longer than any exchange of pings, hellos and acknowledgements takes once the network is whole."""
 
@@ -48,13 +55,46 @@ class SlowStore(MemoryStore):
         self.commit_s = COMMIT_S
         self.is_full = False
         self._clock = clock
+        self._committed: list[tuple[list[HistoryFact], KeptBuffers]] = []
 
-    def append(self, facts: Sequence[HistoryFact], *, on_committed: Callable[[], None] | None = None) -> bool:
-        if self.is_full or not super().append(facts):
+    def survivor(self) -> SlowStore:
+        """What is there after the controller was killed: all that was committed, and nothing else."""
+        store = SlowStore(self._clock)
+        for facts, buffers in self._committed:
+            while not MemoryStore.append(store, facts, buffers=buffers):
+                store.flush(PATIENCE_S)
+        store._committed = self._committed
+        self._committed = []  # what is still under way is lost
+        return store
+
+    def append(
+        self,
+        facts: Sequence[HistoryFact],
+        *,
+        buffers: KeptBuffers = (),
+        on_committed: Callable[[], None] | None = None,
+    ) -> bool:
+        if self.is_full or not super().append(facts, buffers=buffers):
             return False
-        if on_committed is not None:
-            self._clock.call_at(self._clock.now() + self.commit_s, on_committed)
+        batch = list(facts), [(blob, [bytes(piece) for piece in pieces]) for blob, pieces in buffers]
+        journal = self._committed
+
+        def commit() -> None:
+            if self._committed is journal:
+                journal.append(batch)
+                if on_committed is not None:
+                    on_committed()
+
+        self._clock.call_at(self._clock.now() + self.commit_s, commit)
         return True
+
+
+class InstantInquiries(Inquiries):
+    """Answers at once, without a thread: time is virtual."""
+
+    def ask(self, order: Order) -> None:
+        self._found.extend(self.pages(order))
+        self._on_found()
 
 
 class World:
@@ -66,10 +106,31 @@ class World:
         self.store = SlowStore(self.clock)
         self.runs = RunLog()
         self.peers: list[Peer] = []
-        self.controller = Controller(
-            cluster="world", version="0", exchange=self.network.exchange, store=self.store, now=self.clock.now
-        )
+        self.controller = self._start_controller()
         self.after_step: list[Callable[[], None]] = [self.check] if checks else []
+
+    def _start_controller(self, left_over: LeftOver | None = None) -> Controller:
+        return Controller(
+            cluster="world",
+            version="0",
+            exchange=self.network.exchange,
+            store=self.store,
+            left_over=left_over,
+            inquiries=InstantInquiries,
+            now=self.clock.now,
+        )
+
+    def restart_controller(self) -> None:
+        """Kill the controller and start another one on the same history; all connections are cut."""
+        self.controller._inquiries.close()
+        self.controller._waker.close()
+        self.controller._owner.close()
+        self.store, before = self.store.survivor(), self.store
+        before.close()
+        self.network.exchange.inbox.clear()
+        for peer in self.peers:
+            self.cut(peer)
+        self.controller = self._start_controller(read_left_over(self.store))
 
     @property
     def hub(self) -> Hub:
@@ -112,9 +173,17 @@ class World:
                     engine.leave()
                     host.report_exit(engine.key, "exited with code 0", list(engine.started), expected=True)
 
-        host = ScriptedHost(f"host{number}", self.network, self.clock, key=key, launch=launch, stop=stop)
+        def kill(key: EngineKey, running: TaskId) -> None:
+            engine = next((one for one in self.engines if one.key == key and one.is_alive), None)
+            if engine is not None and engine.running is not None and engine.running.attempt[0] == running:
+                self.kill(engine)
+
+        host = self.make_host(f"host{number}", key=key, launch=launch, stop=stop, kill=kill)
         self.peers.append(host)
         return host
+
+    def make_host(self, name: str, **more: Any) -> ScriptedHost:
+        return ScriptedHost(name, self.network, self.clock, **more)
 
     def engine(
         self, *, wanted: EngineId = NO_ENGINE, host: ScriptedHost | None = None, speed: float = 1.0
@@ -218,6 +287,7 @@ class World:
         return bool(
             self.network.exchange.inbox
             or self.controller._committed
+            or self.controller._inquiries._found
             or (deadline is not None and deadline <= self.clock.now())
         )
 
@@ -248,7 +318,15 @@ class World:
             if client not in living:
                 state.forget_client(client.client)  # its goodbye may be lost; its grace ends much later
         assert not state.scheduler._tasks
-        assert {client: len(queue) for client, queue in state.deliveries.items() if len(queue)} == {}
+        assert not state.watching._watchers
+        assert not state.watching._said
+        assert state.open_inquiries == 0
+        state.ended_blobs.clear()  # what is kept on purpose
+        waiting = {
+            client: repr(outbound) for client, outbound in state.outbound.items() if outbound.is_waiting
+        }
+        assert waiting == {}
+        assert not state.recording.owed
         held = [blob for blob in state.blobs._blobs.values() if blob.holders or not blob.keep]
         assert held == []
         for engine in self.engines:
@@ -258,7 +336,7 @@ class World:
                 assert not engine.blobs._once, engine
         for client in self.clients:
             if client in living:
-                assert not client.ledger._aborting, client
+                assert not client.ledger._wishes, client
                 assert not client._blobs._once, client
         routes = len(self.controller._routes)
         assert routes == sum(len(self._channels(peer)) for peer in living), self.controller._routes.all()

@@ -6,11 +6,15 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
+from benchmarks.calls import register_calls
 from benchmarks.catalogue import ENGINES
-from benchmarks.harness import Sample, System, private_megabytes, time_calls, time_import
-from benchmarks.workloads.bodies import CHUNK, ITEMS, TASKS, no_op
+from benchmarks.harness import System, private_megabytes, time_import
+from benchmarks.transfers import register_moves
+from benchmarks.workloads.bodies import no_op
+from benchmarks.workloads.view_calls import ViewCalls
+from benchmarks.workloads.view_moves import ViewMoves
 
 FEWER_ITEMS = 2_000
 
@@ -34,6 +38,16 @@ def session() -> Iterator[Any]:
 
 
 peer.session = session
+
+
+class KeptResults(ViewMoves):
+    """Its client keeps every result until it is told to forget them."""
+
+    def tidy(self) -> None:
+        self.client.purge_local_results("all")
+
+
+register_moves(peer, KeptResults)
 
 
 def start_up(engines: int) -> float:
@@ -76,40 +90,11 @@ def idle_total(_: Any) -> float:
     return sum(private_megabytes())
 
 
-@peer.measures("round_trip_one")
-def round_trip_one(rc: Any) -> float:
-    view = rc[0]
-    return time_calls(lambda: view.apply_sync(no_op), warm_up=20, calls=100)
+class FewerItems(ViewCalls):
+    """A task for each item takes it long."""
+
+    items = FEWER_ITEMS
+    notes: ClassVar = {"map_default": f"chunksize 1 is its default; {FEWER_ITEMS:,} items"}
 
 
-@peer.measures("round_trip_balanced")
-def round_trip_balanced(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    return time_calls(lambda: view.apply_sync(no_op), warm_up=20, calls=100)
-
-
-@peer.measures("single_tasks")
-def single_tasks(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    results = [view.apply_async(no_op) for _ in range(TASKS)]
-    for result in results:
-        result.get()
-    return TASKS / (time.perf_counter() - began)
-
-
-@peer.measures("map_default")
-def map_default(rc: Any) -> Sample:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    view.map_sync(no_op, range(FEWER_ITEMS))
-    rate = FEWER_ITEMS / (time.perf_counter() - began)
-    return Sample(rate, f"chunksize 1 is its default; {FEWER_ITEMS:,} items")
-
-
-@peer.measures("map_chunks")
-def map_chunks(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    view.map_sync(no_op, range(ITEMS), chunksize=CHUNK)
-    return ITEMS / (time.perf_counter() - began)
+register_calls(peer, FewerItems)

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from benchmarks.calls import register_calls
 from benchmarks.catalogue import ENGINES, OURS
-from benchmarks.harness import System, private_megabytes, time_calls, time_import
-from benchmarks.workloads.bodies import CHUNK, ITEMS, TASKS, no_op
+from benchmarks.harness import System, private_megabytes, time_import
+from benchmarks.transfers import register_moves
+from benchmarks.workloads.bodies import no_op
+from benchmarks.workloads.view_calls import ViewCalls
+from benchmarks.workloads.view_moves import ViewMoves
 
 ours = System(OURS, package="enginery")
 SYSTEMS = [ours]
@@ -25,6 +29,7 @@ def session() -> Iterator[Any]:
 
 
 ours.session = session
+register_moves(ours, ViewMoves)
 
 
 def start_up(engines: int) -> float:
@@ -66,39 +71,4 @@ def idle_total(_: Any) -> float:
     return sum(private_megabytes())
 
 
-@ours.measures("round_trip_one")
-def round_trip_one(rc: Any) -> float:
-    view = rc[0]
-    return time_calls(lambda: view.apply_sync(no_op))
-
-
-@ours.measures("round_trip_balanced")
-def round_trip_balanced(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    return time_calls(lambda: view.apply_sync(no_op))
-
-
-@ours.measures("single_tasks")
-def single_tasks(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    results = [view.apply_async(no_op) for _ in range(TASKS)]
-    for result in results:
-        result.get()
-    return TASKS / (time.perf_counter() - began)
-
-
-@ours.measures("map_default")
-def map_default(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    view.map_sync(no_op, range(ITEMS))
-    return ITEMS / (time.perf_counter() - began)
-
-
-@ours.measures("map_chunks")
-def map_chunks(rc: Any) -> float:
-    view = rc.load_balanced_view()
-    began = time.perf_counter()
-    view.map_sync(no_op, range(ITEMS), chunksize=CHUNK)
-    return ITEMS / (time.perf_counter() - began)
+register_calls(ours, ViewCalls)

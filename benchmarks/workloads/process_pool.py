@@ -6,24 +6,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from benchmarks.calls import register_calls
 from benchmarks.catalogue import ENGINES
-from benchmarks.harness import Sample, System, private_megabytes, time_calls, time_import
-from benchmarks.workloads.bodies import CHUNK, ITEMS, TASKS, no_op
-
-FEWER_ITEMS = 20_000
+from benchmarks.harness import Sample, System, private_megabytes, time_import
+from benchmarks.transfers import Array, Moves, register_moves
+from benchmarks.workloads.bodies import held, no_op
+from benchmarks.workloads.executor_calls import WITHOUT_OUTPUT, ExecutorCalls, Pools
 
 pool = System("process pool")
 SYSTEMS = [pool]
-
-
-@dataclass
-class Pools:
-    """All workers, and a pool of one for what is addressed to one engine."""
-
-    all: ProcessPoolExecutor
-    one: ProcessPoolExecutor
 
 
 @contextmanager
@@ -34,6 +26,22 @@ def session() -> Iterator[Pools]:
 
 
 pool.session = session
+
+
+class PoolMoves(Moves):
+    """Its workers keep nothing by name, so it has arguments and results only."""
+
+    def __init__(self, pools: Pools) -> None:
+        self.one = pools.one
+
+    def call(self, array: Array) -> None:
+        self.one.submit(no_op, array).result()
+
+    def fetch(self, size_bytes: int) -> Array:
+        return self.one.submit(held, size_bytes).result()
+
+
+register_moves(pool, PoolMoves, only=("small_argument", "argument_16", "result_16", "curve_argument"))
 
 
 def start_up(workers: int) -> float:
@@ -73,37 +81,4 @@ def idle_total(pools: Pools) -> float:
     return sum(private_megabytes())
 
 
-@pool.measures("round_trip_one")
-def round_trip_one(pools: Pools) -> float:
-    return time_calls(lambda: pools.one.submit(no_op).result())
-
-
-@pool.measures("round_trip_balanced")
-def round_trip_balanced(pools: Pools) -> float:
-    return time_calls(lambda: pools.all.submit(no_op).result())
-
-
-@pool.measures("single_tasks")
-def single_tasks(pools: Pools) -> float:
-    began = time.perf_counter()
-    futures = [pools.all.submit(no_op) for _ in range(TASKS)]
-    for future in futures:
-        future.result()
-    return TASKS / (time.perf_counter() - began)
-
-
-@pool.measures("map_default")
-def map_default(pools: Pools) -> Sample:
-    began = time.perf_counter()
-    for _ in pools.all.map(no_op, range(FEWER_ITEMS)):
-        pass
-    rate = FEWER_ITEMS / (time.perf_counter() - began)
-    return Sample(rate, f"chunksize 1 is its default; {FEWER_ITEMS:,} items")
-
-
-@pool.measures("map_chunks")
-def map_chunks(pools: Pools) -> float:
-    began = time.perf_counter()
-    for _ in pools.all.map(no_op, range(ITEMS), chunksize=CHUNK):
-        pass
-    return ITEMS / (time.perf_counter() - began)
+register_calls(pool, ExecutorCalls, only=WITHOUT_OUTPUT)

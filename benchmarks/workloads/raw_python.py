@@ -1,4 +1,4 @@
-"""What the platform takes for starting processes: bare interpreters, bare forks."""
+"""What the platform takes: bare interpreters and forks to start processes, memcpy to move arrays."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from benchmarks.catalogue import MEMCPY
 from benchmarks.harness import System, time_import
+from benchmarks.transfers import Array, Moves, new_array, register_moves
+from benchmarks.workloads.bodies import held
 
 interpreter = System("bare interpreter")
 fork = System("fork")
-SYSTEMS = [interpreter, fork]
+memcpy = System(MEMCPY, package="numpy")
+SYSTEMS = [interpreter, fork, memcpy]
 
 
 @interpreter.measures_alone("import")
@@ -74,3 +80,46 @@ def fork_2() -> float:
 @fork.measures_alone("start_16")
 def fork_16() -> float:
     return start_forks(16)
+
+
+class Copies(Moves):
+    """One copy by one thread into memory that is there already, in one process, and nobody is told."""
+
+    def __init__(self, _: None) -> None:
+        self.room = new_array(1)
+
+    def copy(self, array: Array) -> Array:
+        import numpy
+
+        if self.room.nbytes != array.nbytes:
+            self.room = new_array(array.nbytes)
+        numpy.copyto(self.room, array)
+        return self.room
+
+    def push(self, array: Array) -> None:
+        self.copy(array)
+
+    def hold(self, size_bytes: int) -> None:
+        self.own = held(size_bytes)
+
+    def pull(self) -> Array:
+        return self.copy(self.own)
+
+    def call(self, array: Array) -> None:
+        self.copy(array)
+
+    def fetch(self, size_bytes: int) -> Array:
+        return self.copy(held(size_bytes))
+
+    def scatter_gather(self, array: Array) -> Array:
+        """Once there and, as engines and client have memory of their own, once back into a third place."""
+        return self.copy(array).copy()
+
+
+@contextmanager
+def no_session() -> Iterator[None]:
+    yield
+
+
+memcpy.session = no_session
+register_moves(memcpy, Copies)

@@ -1,7 +1,7 @@
 """The raw limit: a 0MQ ping-pong over the same hops as a task, client to router to engine and back.
 
-Three Python processes, DEALER - ROUTER - DEALER, one message of 100 bytes each way, no CURVE, no records: all
-that a system on 0MQ adds to this is its own work.
+Three Python processes, DEALER - ROUTER - DEALER, 100 bytes back for each message sent, no CURVE, no records:
+all that a system on 0MQ adds to this is its own work.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.harness import Sample, System, time_calls, time_import
 from benchmarks.workloads.bodies import TASKS
 
 MESSAGE = b"x" * 100
+ARGUMENT = b"x" * 64 * 1024
 NOTE = "messages only, nothing batched"
 
 over_ipc = System(RAW, package="zmq")
@@ -56,7 +57,7 @@ def echo(address: str) -> None:
         engine.connect(address)
         engine.send(b"")
         while True:
-            engine.send(engine.recv())
+            engine.send(engine.recv()[: len(MESSAGE)])
 
 
 @contextmanager
@@ -108,6 +109,15 @@ over_tcp.session = tcp_session
 def round_trip(client: Any) -> float:
     def call() -> None:
         client.send(MESSAGE)
+        client.recv()
+
+    return time_calls(call)
+
+
+@over_ipc.measures("small_argument")
+def small_argument(client: Any) -> float:
+    def call() -> None:
+        client.send(ARGUMENT)
         client.recv()
 
     return time_calls(call)

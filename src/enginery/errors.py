@@ -13,6 +13,7 @@ All of them can be pickled and copied, whatever their constructors ask for.
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -40,7 +41,7 @@ def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, A
 # ---------------------------------------------------------------- clusters and connections
 
 
-class ClusterNotFound(EngineryError, OSError):
+class ClusterNotFound(EngineryError, FileNotFoundError):
     """Say that there is no such cluster, or that one of several must be named."""
 
     def __init__(self, name: str = "", *, running: Iterable[str] = (), path: str = "") -> None:
@@ -63,7 +64,7 @@ class ClusterNotFound(EngineryError, OSError):
         return "no cluster is running; start one with:  enginery start -n 4"
 
 
-class ClusterAlreadyRunning(EngineryError):
+class ClusterAlreadyRunning(EngineryError, RuntimeError):
     """Refuse to start a second cluster of the same name."""
 
     def __init__(self, name: str = "default") -> None:
@@ -77,7 +78,7 @@ class ClusterAlreadyRunning(EngineryError):
         )
 
 
-class ClusterNotResponding(EngineryError, TimeoutError):
+class ClusterNotResponding(EngineryError, builtins.TimeoutError):
     """Say that the controller did not answer in time."""
 
     def __init__(self, name: str = "", *, timeout_s: float = 0.0, address: str = "") -> None:
@@ -93,7 +94,7 @@ class ClusterNotResponding(EngineryError, TimeoutError):
         return f"the cluster{name} did not answer within {self.timeout_s:g} s{where}; look with:  {command}"
 
 
-class ConnectionFileError(EngineryError, OSError):
+class ConnectionFileError(EngineryError, OSError, ValueError):
     """Say what is wrong with a connection file: stale, unreadable, … `reason` is a verb phrase."""
 
     def __init__(self, path: str = "", reason: str = "cannot be used") -> None:
@@ -105,6 +106,19 @@ class ConnectionFileError(EngineryError, OSError):
         return f"the connection file {self.path} {self.reason}"
 
 
+class HistoryError(EngineryError, OSError):
+    """Say that the history cannot be read or written, and what to do about it."""
+
+    def __init__(self, path: str, problem: str, advice: str) -> None:
+        super().__init__(path, problem, advice)
+        self.path = path
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"the history {self.path} {self.problem}; {self.advice}"
+
+
 class ClientClosed(EngineryError, RuntimeError):
     """Refuse to use a client after its end, and say what ended it."""
 
@@ -114,6 +128,19 @@ class ClientClosed(EngineryError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.reason}; make a new one with Client()"
+
+
+class ReentrantUseError(EngineryError, RuntimeError):
+    """Refuse a call of a finalizer or signal handler that has interrupted the client at its own work.
+
+    Waiting for that work would be waiting for ever: it is done by this very thread.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "a finalizer or signal handler has called the client in the middle of its own work, in the "
+            "thread that does it; let it set a flag, or put the call into a queue for another thread"
+        )
 
 
 class ForkedClientError(ClientClosed):
@@ -158,6 +185,24 @@ class NoEnginesRegistered(EngineryError):
             "no engines are registered; wait for them with wait_for_engines(n) or add some with:  "
             "enginery engine -n 4"
         )
+
+
+class NoSuchEngine(EngineryError, IndexError, KeyError):
+    """Say that an engine was named which is not there."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # not that of KeyError, which shows a key
+
+
+class QueryRefused(EngineryError, ValueError):
+    """Say why the controller does not answer a question about its history."""
+
+
+class PurgeRefused(EngineryError, IndexError, KeyError, RuntimeError):
+    """Say why tasks cannot be forgotten: one has not ended, or is not known."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class TooLarge(EngineryError, ValueError):
@@ -329,11 +374,11 @@ def _engines(errors: Sequence[Exception]) -> str:
     times = f" ({len(errors)} times)" if len(errors) > max(1, len(engines)) else ""
     if not engines:
         return f"engine unknown{times}"
-    return f"engine{'s' * (len(engines) > 1)} {_spans(engines)}{times}"
+    return f"engine{'s' * (len(engines) > 1)} {spans(engines)}{times}"
 
 
-def _spans(numbers: Sequence[int]) -> str:
-    """Sorted numbers, runs of three or more abbreviated: ``0-3, 7``."""
+def spans(numbers: Sequence[int]) -> str:
+    """Return sorted numbers as text, runs of three or more abbreviated: ``0-3, 7``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
@@ -471,11 +516,51 @@ class DependencyTimeout(ImpossibleDependency, TaskTimeout):
     _default = "the task's dependencies were not met within its timeout"
 
 
+class UnknownTask(Verdict, KeyError):
+    """Say that nobody knows a task of this id, or that nobody does any more."""
+
+    _default = "no task of this id is known"
+
+
+class ResultDropped(Verdict):
+    """Say that a task has ended, and that its value is no longer kept."""
+
+    _default = "the task has ended, and its value is no longer kept"
+
+
 # ---------------------------------------------------------------- old names
+
+
+class AlreadyDisplayedError(RemoteError):
+    """Stand for errors whose tracebacks have been shown already; `original_error` has them."""
+
+    def __init__(self, original_error: BaseException) -> None:
+        ename = getattr(original_error, "ename", "") or type(original_error).__name__
+        super().__init__(ename, getattr(original_error, "evalue", "") or str(original_error))
+        self.args = (original_error,)
+        self.original_error = original_error
+
+    def __str__(self) -> str:
+        errors = getattr(self.original_error, "exceptions", (self.original_error,))
+        return f"{len(errors)} error{'s' * (len(errors) != 1)}"
+
+    def render_traceback(self) -> list[str]:
+        """Return one line: the rest was shown."""
+        return [str(self)]
+
+
+class TaskRejectError(EngineryError):
+    """A name of ipyparallel. Nothing raises it, there or here."""
+
 
 AbortedTask = TaskAborted
 KernelError = EngineryError
 IPythonError = EngineryError
+LauncherError = LaunchError
+ProcessStateError = ClusterAlreadyRunning
+NotRunning = ClusterNotFound
+UnknownStatus = ClusterNotResponding
+TimeoutError = builtins.TimeoutError  # noqa: A001
 
 
 def _indent(text: str) -> str:

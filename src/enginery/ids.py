@@ -7,6 +7,7 @@ every table and in the store. Users see it as text, ``"3fa9c01b-17"``.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -43,6 +44,7 @@ NO_ENGINE = EngineId(-1)
 
 _NUMBER_BITS = 32
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
+_TASK_ID = re.compile(r"[0-7][0-9a-fA-F]{7}-[0-9]{1,10}")
 
 
 def new_client_id() -> ClientId:
@@ -66,6 +68,21 @@ def task_number(task_id: TaskId) -> int:
     return task_id & _NUMBER_MASK
 
 
+def client_pool(client: ClientId) -> str:
+    """What a client's pool of shared memory is called: nobody can pass for the owner of another's."""
+    return f"client-{client:08x}"
+
+
+def engine_pool(key: EngineKey) -> str:
+    """What an engine's pool of shared memory is called."""
+    return f"engine-{key}"
+
+
+def host_pool(key: HostKey) -> str:
+    """What a supervisor's pool of shared memory is called."""
+    return f"host-{key}"
+
+
 def format_task_id(task_id: TaskId) -> str:
     """The id as users see it.
 
@@ -75,9 +92,19 @@ def format_task_id(task_id: TaskId) -> str:
     return f"{task_id >> _NUMBER_BITS:08x}-{task_id & _NUMBER_MASK}"
 
 
+def is_task_id(text: str) -> bool:
+    """Whether this is a task id as users see it.
+
+    >>> is_task_id("3fa9c01b-17"), is_task_id("night run")
+    (True, False)
+    """
+    return bool(_TASK_ID.fullmatch(text))
+
+
 def parse_task_id(text: str) -> TaskId:
     """The inverse of `format_task_id`; raises ValueError on anything else."""
-    client, dash, number = text.partition("-")
-    if not dash or len(client) != 8 or not number.isdecimal():
-        raise ValueError(f"{text!r} is not a task id; task ids look like '3fa9c01b-17'")
-    return make_task_id(ClientId(int(client, 16)), int(number))
+    client, _, number = text.partition("-")
+    # A larger number is another client's, and a larger client none at all.
+    if _TASK_ID.fullmatch(text) and int(number) <= _NUMBER_MASK:
+        return make_task_id(ClientId(int(client, 16)), int(number))
+    raise ValueError(f"{text!r} is not a task id; task ids look like '3fa9c01b-17'")

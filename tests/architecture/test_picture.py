@@ -1,21 +1,26 @@
-"""The pictures in ARCHITECTURE.md are those of the code. ENGINERY_REWRITE=1 draws them anew."""
+"""ARCHITECTURE.md says what the code is. ENGINERY_REWRITE=1 draws its pictures anew."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 
 import pytest
 
 from enginery.core.tasks import TERMINAL, TRANSITIONS, Fact, TaskState
 from tests.architecture.source_tree import (
     ROOT,
+    SOURCES,
     draw_graph,
     read_modules,
     read_picture,
     read_plan,
     replace_picture,
+    section,
 )
+
+PACKAGE_DIRECTORY = SOURCES / "enginery"
 
 
 def draw_states() -> list[str]:
@@ -42,3 +47,27 @@ def test_the_picture_is_the_code(heading: str) -> None:
     )
     text = "\n".join(difference)
     assert text == "", f"{text}\nIf the code is right: ENGINERY_REWRITE=1 scripts/test {__file__}"
+
+
+def read_rooms() -> dict[str, set[str]]:
+    """Room -> the files and directories of it that its lines under "The rooms" name."""
+    rooms: dict[str, set[str]] = {}
+    for line in section(read_plan(), "The rooms").split("\n- ")[1:]:
+        head, _, text = line.partition(":")
+        for room in re.findall(r"`(\w+)/`", head):
+            rooms.setdefault(room, set()).update(re.findall(r"`([a-z_]+)(?:\.py|/)?`", text))
+    return rooms
+
+
+@pytest.mark.parametrize(
+    "room",
+    ["protocol", "objects", "core", "transport", "controller", "engine", "host", "client", "frontends"],
+)
+def test_the_rooms_hold_what_the_page_says(room: str) -> None:
+    there = {path.stem for path in (PACKAGE_DIRECTORY / room).iterdir()}
+    assert read_rooms()[room] - there == set()
+
+
+def test_the_page_names_every_machine_of_the_core() -> None:
+    there = {path.stem for path in (PACKAGE_DIRECTORY / "core").glob("[a-z]*.py")}
+    assert there - read_rooms()["core"] == set()

@@ -6,6 +6,7 @@ import os
 
 import psutil
 
+from benchmarks.catalogue import MEMCPY
 from benchmarks.harness import MARK, measure_session
 
 
@@ -31,6 +32,13 @@ def test_a_session_answers_and_ends() -> None:
 def test_the_raw_round_trip() -> None:
     found = measure_session("raw 0MQ, routed, ipc", ["round_trip_one"], timeout_s=30)
     assert 0 < found["round_trip_one"]["value"] < 1, found
+    assert marked() == []
+
+
+def test_data_in_a_session_without_engines() -> None:
+    found = measure_session(MEMCPY, ["small_argument", "argument_16", "scatter_gather_256"], timeout_s=50)
+    assert 0 < found["small_argument"]["value"] < found["argument_16"]["value"] < 1, found
+    assert found["scatter_gather_256"]["value"] > 0.01, found
     assert marked() == []
 
 

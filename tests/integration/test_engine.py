@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import enginery as ipp
+from enginery.ids import EngineKey
+from enginery.protocol.specs import STARTUP_FAILED, EngineSpec
 
 PATIENCE_S = 20.0
 SURROGATE = "x\udcff"
@@ -144,7 +147,9 @@ def test_a_child_that_a_task_forks_may_print(engine: ipp.DirectView) -> None:
         ar = engine.apply_async(task)
         pid, code = ar.get(PATIENCE_S)
         assert (pid, code) == (engine_pid(engine.client, 0), 3)
-        assert printed(ar, "parent\n")
+        assert ar.wait_for_output(PATIENCE_S)
+        assert sorted(ar.stdout.splitlines()) == ["child" * 1000, "parent"]
+        assert ar.stderr == "child\n"
     assert engine.apply_sync(abs, -1) == 1
 
 
@@ -157,7 +162,84 @@ def test_a_thread_of_a_task_may_print_after_it(engine: ipp.DirectView) -> None:
     ).get(PATIENCE_S)
     ar = engine.execute("print('mine'); _go.set(); _late.join(20)")
     ar.get(PATIENCE_S)
-    assert sorted(ar.stdout.split("\n")) == ["", "late xxxxxxxxxx", "mine"]
+    assert ar.stdout == "mine\n", "it is not this task's thread"
+
+
+def test_the_process_knows_its_engine_and_its_cluster(rc: ipp.Client) -> None:
+    """What a task starts can become a client, and say who it is."""
+    names = ["ENGINERY_ENGINE_ID", "ENGINERY_CONNECTION_FILE"]
+    found = rc[:].apply_sync(lambda names: [os.environ[name] for name in names], names)
+    assert [engine for engine, _ in found] == ["0", "1"]
+    assert {path for _, path in found} == {str(rc.connection_file)}
+
+
+@pytest.mark.parametrize("text", ["exit()", "quit()", "import sys; sys.exit(3)"])
+def test_an_exit_is_a_failed_task(rc: ipp.Client, engine: ipp.DirectView, text: str) -> None:
+    pid = engine_pid(rc, 0)
+    with pytest.raises(ipp.RemoteError) as caught:
+        engine.execute(text).get(PATIENCE_S)
+    assert (caught.value.ename, caught.value.engine) == ("SystemExit", 0)
+    assert engine.apply_sync(os.getpid) == pid
+
+
+def test_values_that_a_task_publishes_while_it_runs(engine: ipp.DirectView, gate: Gate) -> None:
+    def task(gate: str) -> str:
+        from enginery.engine.publishing import publish_data
+
+        publish_data({"step": 1, "big": b"x" * 900_000})
+        with open(gate, "rb", buffering=0) as opened:
+            opened.read(2)
+        for step in range(2, 100):
+            publish_data({"step": step})
+        return "ended"
+
+    ar = engine.apply_async(task, gate.path)
+    assert ar._session.wait_until(lambda: len(ar.data) == 2, PATIENCE_S)
+    assert (ar.done(), ar.data) == (False, {"step": 1, "big": b"x" * 900_000})
+    gate.open()
+    assert ar.get(PATIENCE_S) == "ended"
+    assert ar._session.wait_until(lambda: ar.data["step"] == 99, PATIENCE_S)
+
+
+# ---------------------------------------------------------------- startup
+
+
+def test_an_engine_whose_startup_fails_ends_and_says_why(tmp_path: Path) -> None:
+    script = tmp_path / "start.py"
+    script.write_text("print('begun')\nno_such_name\n")
+    with ipp.Cluster(n=1) as rc:
+        spec = EngineSpec(
+            cluster="c",
+            connection_file=str(Path(rc.connection_file).with_name("engine.json")),
+            key=EngineKey("k"),
+            startup_script=str(script),
+        )
+        command = [sys.executable, "-P", "-m", "enginery", "engine", "c", "--spec", spec.to_json()]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert rc[0].apply_sync(abs, -1) == 1
+    assert (ended.returncode, ended.stdout) == (STARTUP_FAILED, "begun\n")
+    assert f'File "{script}", line 2, in <module>' in ended.stderr
+    assert "NameError: name 'no_such_name' is not defined" in ended.stderr
+    assert str(Path(ipp.__file__).parent) not in ended.stderr
+
+
+def test_an_engine_that_nobody_supervises_leaves_text_past_python_to_who_started_it() -> None:
+    with ipp.Cluster(n=1) as rc:
+        path = str(Path(rc.connection_file).with_name("engine.json"))
+        spec = EngineSpec(cluster="c", connection_file=path, key=EngineKey("k"), parent_pid=os.getpid())
+        command = [sys.executable, "-P", "-m", "enginery", "engine", "c", "--spec", spec.to_json()]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            rc.wait_for_engines(2, timeout=PATIENCE_S)
+            ar = rc[1].execute("import os; print('python'); os.system('echo past it'); print('end')")
+            assert ar.wait_for_output(PATIENCE_S)
+            assert ar.stdout == "python\nend\n"
+            with pytest.raises(EOFError, match="a task has no standard input"):
+                rc[1].execute("input()").get(PATIENCE_S)
+            assert rc[1].apply_sync(os.read, 0, 10) == b"", "nor has C code, though the process has one"
+            rc[1].shutdown(block=True)
+            assert process.wait(PATIENCE_S) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == "past it\n"
 
 
 # ---------------------------------------------------------------- signals
@@ -227,7 +309,7 @@ def test_a_signal_handler_of_a_task_may_print(engine: ipp.DirectView) -> None:
 
 def test_sources_of_executed_texts_do_not_pile_up(engine: ipp.DirectView) -> None:
     results = [engine.execute("x = 1") for _ in range(1500)]
-    assert all(result.get(PATIENCE_S) is None for result in results)
+    assert all(result.get(PATIENCE_S).data == {} for result in results)
     engine.execute("import linecache").get(PATIENCE_S)
     assert engine["len([name for name in linecache.cache if not name.endswith('.py')])"] <= 1010
 

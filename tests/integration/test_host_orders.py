@@ -11,6 +11,7 @@ import pytest
 from enginery.host.orders import (
     EngineEnded,
     EngineNotStarted,
+    EngineStarted,
     FromSupervisor,
     Left,
     OrderSocket,
@@ -86,6 +87,57 @@ def test_the_last_word_is_heard_from_who_did_not_listen(pair: Pair) -> None:
     pair.supervisor.close()  # with the parent's record unread: the system resets the connection
     assert pair.parent.receive() == [Left()]
     assert pair.parent.ended
+
+
+def test_descriptors_come_with_their_records(pair: Pair) -> None:
+    pipes = [os.pipe() for _ in range(150)]
+    for number, (reading, _) in enumerate(pipes):
+        pair.parent.send(EngineStarted(KEY, number), [reading])
+    pair.parent.send(EngineEnded(KEY, 0))
+    *started, ended = pair.supervisor.receive()
+    assert isinstance(ended, EngineEnded)
+    for order, (_, writing) in zip(started, pipes, strict=True):
+        assert isinstance(order, EngineStarted)
+        (reading,) = pair.supervisor.take_descriptors(1)
+        assert not os.get_inheritable(reading)
+        os.write(writing, str(order.pid).encode())
+        os.close(writing)
+        assert os.read(reading, 100) == str(order.pid).encode()
+        os.close(reading)
+    assert pair.supervisor.take_descriptors(1) == []
+
+
+def test_many_descriptors_that_had_to_wait(pair: Pair) -> None:
+    while not pair.parent.wants_write:
+        pair.parent.send(EngineNotStarted(KEY, "x" * 5000))
+    pipes = [os.pipe() for _ in range(300)]
+    for number, (reading, _) in enumerate(pipes):
+        pair.parent.send(EngineStarted(KEY, number), [reading])
+    taken: list[int] = []
+    while len(taken) < len(pipes):
+        for order in pair.supervisor.receive():
+            if isinstance(order, EngineStarted):
+                taken += pair.supervisor.take_descriptors(1)
+                assert len(taken) == order.pid + 1
+        pair.parent.flush()
+    for reading, (_, writing) in zip(taken, pipes, strict=True):
+        assert os.fstat(reading).st_ino == os.fstat(writing).st_ino
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_descriptors_that_nobody_takes_are_closed(pair: Pair, is_sent: bool) -> None:
+    reading, writing = os.pipe()
+    if is_sent:
+        pair.parent.send(EngineStarted(KEY, 1), [reading])
+        pair.supervisor.receive()
+    pair.supervisor.close()
+    if not is_sent:
+        pair.parent.send(EngineStarted(KEY, 1), [reading])
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    os.close(writing)
 
 
 def test_repr(pair: Pair) -> None:

@@ -92,6 +92,24 @@ def test_files(ground: Ground) -> None:
     assert list(ground.directory.iterdir()) == []
 
 
+def test_what_was_there_may_grow(ground: Ground) -> None:
+    (ground.directory / "default").mkdir()
+    before = ground.look()
+    (ground.directory / "default" / "log").write_text("")
+    assert ground.leftovers(before, grace_s=0) == []
+    ground.clear(before)
+    assert (ground.directory / "default" / "log").exists()
+
+
+def test_what_is_left_fails_the_test_and_is_taken_away(ground: Ground) -> None:
+    with ground.as_it_was("nobody"):
+        pass
+    left = pytest.raises(pytest.fail.Exception, match=r"somebody has left behind:\n  file .*/lock")
+    with left, ground.as_it_was("somebody"):
+        (ground.directory / "lock").write_text("")
+    assert list(ground.directory.iterdir()) == []
+
+
 @pytest.fixture
 def shared_file() -> Iterator[Path]:
     path = SHARED_MEMORY / f"enginery-test-{os.getpid()}"

@@ -20,9 +20,10 @@ from enginery.client import session as session_module
 from enginery.client.session import Session
 from enginery.controller.service import Controller
 from enginery.controller.store.memory import MemoryStore
+from enginery.core import credit, dialer, facing_clients, ledger
 from enginery.core.hub import Hub
-from enginery.errors import ClientClosed, ClusterNotResponding, ForkedClientError
-from enginery.ids import NO_ENGINE, EngineKey, HostKey
+from enginery.errors import ClientClosed, ClusterNotResponding, ForkedClientError, ReentrantUseError
+from enginery.ids import NO_ENGINE, EngineKey, HostKey, TaskId
 from enginery.protocol import codec
 from enginery.protocol import messages as m
 from enginery.transport.channel import Role
@@ -122,6 +123,26 @@ def in_threads(*calls: Callable[[], object]) -> list[object]:
     return found
 
 
+class Told:
+    """A promise that notes how its task has ended."""
+
+    def __init__(self) -> None:
+        self.statuses: list[m.Status] = []
+
+    def on_result(self, result: m.TaskResult, buffers: object, /) -> None:
+        self.statuses.append(result.status)
+
+    def on_said(self, saying: object, /) -> None: ...
+
+    def on_heard(self) -> None: ...
+
+    def is_told(self) -> bool:
+        return bool(self.statuses)
+
+
+NO_FUNCTION = m.TaskOptions(m.Kind.EXECUTE, name="execute")
+
+
 # ---------------------------------------------------------------- why it is over
 
 
@@ -133,6 +154,20 @@ def test_a_session_answers_and_says_that_it_was_closed(site: Site) -> None:
     with pytest.raises(ClientClosed, match=r"this client is closed; make a new one with Client\(\)"):
         session.ask(m.AskStatus)
     assert session.end_reason == "this client is closed"
+
+
+def test_an_interruption_of_its_own_work_is_refused(site: Site) -> None:
+    session = site.session()
+    with session._lock:  # as a finalizer finds it, that the collector runs in the middle of `submit`
+        for call in (
+            lambda: session.withdraw([]),
+            lambda: session.ask(m.AskStatus),
+            lambda: session.follow({}),
+            lambda: session.wait_until(lambda: True, 0),
+        ):
+            with pytest.raises(ReentrantUseError, match="a finalizer or signal handler"):
+                call()
+    assert answered(session).cluster == "memory"
 
 
 def test_who_waits_when_it_is_closed_goes_on(site: Site) -> None:
@@ -217,6 +252,77 @@ def test_a_controller_that_is_silent_is_named(site: Site) -> None:
     site.network.up.clear()
 
 
+# ---------------------------------------------------------------- nobody holds it any more
+
+
+class Holding(Told):
+    """A promise that holds its session, as a result does, until it is fulfilled."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session: Session | None = session
+
+    def on_result(self, result: m.TaskResult, buffers: object, /) -> None:
+        super().on_result(result, buffers)
+        self.session = None
+
+
+def opened(site: Site) -> Session:
+    return Session.open(ELSEWHERE, version="1", timeout_s=PATIENCE_S)
+
+
+def ended(thread: threading.Thread) -> bool:
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()
+
+
+def test_a_session_that_nobody_holds_leaves_the_cluster(site: Site) -> None:
+    session, other = opened(site), site.session()
+    thread, connection = session._reader.thread, session._connection
+    assert answered(other).clients == 2
+    del session
+    assert ended(thread)
+    assert connection.end_reason == "this client is closed"
+    assert connection.channel.fileno() < 0
+    assert answered(other).clients == 1
+
+
+def test_a_session_is_held_by_what_it_has_promised(site: Site) -> None:
+    session, other = opened(site), site.session()
+    thread, connection = session._reader.thread, session._connection
+    promise = Holding(session)
+    task = session.submit(NO_FUNCTION, b"", (), [promise])
+    del session
+    assert not connection.end_reason
+    other.withdraw([task])
+    assert ended(thread)
+    assert promise.statuses == [m.Status.ABORTED]
+
+
+def test_what_was_submitted_by_a_session_that_nobody_holds_is_safe(site: Site) -> None:
+    session, other = opened(site), site.session()
+    thread = session._reader.thread
+    late = Told()
+    with session._lock:  # nothing leaves before it is dropped
+        tasks = [session._ledger.on_submitted(NO_FUNCTION, b"", (), [Told()]) for _ in range(100)]
+    del session
+    assert ended(thread)
+    other.follow({tasks[-1]: late})
+    other.withdraw(tasks)
+    assert other.wait_until(late.is_told, PATIENCE_S)
+    assert late.statuses == [m.Status.ABORTED]
+
+
+def test_a_session_may_be_dropped_where_its_lock_is_held(site: Site) -> None:
+    """The collector runs anywhere."""
+    session, other = opened(site), site.session()
+    thread, connection = session._reader.thread, session._connection
+    with connection.lock, other._lock:
+        del session
+    assert ended(thread)
+    assert answered(other).clients == 1
+
+
 # ---------------------------------------------------------------- lost messages and interrupts
 
 
@@ -246,15 +352,14 @@ def test_a_predicate_that_is_interrupted_leaves_a_session_of_use(site: Site) -> 
 
         with pytest.raises(KeyboardInterrupt):
             session.wait_until(interrupted, PATIENCE_S)
-        assert not session._role.is_wanted
+        assert not session._connection.role.is_wanted
         assert answered(session).clients == 1
 
 
-def interrupted_turn(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, float]:
-    """A session that was interrupted in mid-turn; and the seconds until the next wait brought the answer."""
+def interrupted_turn(site: Site, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session that was interrupted in mid-turn, and whose next wait brought the answer."""
     session = site.session()
     interrupted: list[bool] = []
-    took_s = 0.0
     received = MemoryChannel.receive
     reader = threading.get_ident()
 
@@ -271,27 +376,162 @@ def interrupted_turn(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Sessi
         try:
             assert session.wait_until(question.done, PATIENCE_S)
         except KeyboardInterrupt:
-            began = time.monotonic()
             assert session.wait_until(question.done, PATIENCE_S), "it is asked again after a new hello"
-            took_s = time.monotonic() - began
         if interrupted:
             break
     assert interrupted
-    return session, took_s
+    return session
 
 
 def test_an_interrupt_in_the_middle_of_a_turn_loses_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session, _ = interrupted_turn(site, monkeypatch)
+    session = interrupted_turn(site, monkeypatch)
     assert answered(session).clients == 1
 
 
 def test_an_interrupt_in_the_middle_of_a_turn_is_mended_at_once(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, took_s = interrupted_turn(site, monkeypatch)
-    assert took_s < 1.0
+    """And not when one side has been silent for so long that the other asks whether it is there."""
+    monkeypatch.setattr(dialer, "PING_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(site.controller.hub.state.liveness, "_probe_interval_s", 10 * PATIENCE_S)
+    interrupted_turn(site, monkeypatch)
+
+
+def test_tasks_are_followed_by_their_own_client_and_by_others(site: Site) -> None:
+    """There are no engines, so tasks end by being aborted."""
+    owner, other = site.session(), site.session()
+    own, follower, stranger = Told(), Told(), Told()
+    task = owner.submit(NO_FUNCTION, b"", (), [own])
+    owner.follow({task: follower})
+    assert owner.wait_until(lambda: owner.is_accepted([task]), PATIENCE_S)
+    other.follow({task: stranger})
+    assert not stranger.is_told()
+    owner.withdraw([task])
+    assert owner.wait_until(lambda: own.is_told() and follower.is_told(), PATIENCE_S)
+    assert other.wait_until(stranger.is_told, PATIENCE_S)
+    owner.close()
+    late = Told()
+    other.follow({task: late})
+    assert other.wait_until(late.is_told, PATIENCE_S), "its owner has left, the controller remembers"
+    assert own.statuses == follower.statuses == stranger.statuses == late.statuses == [m.Status.ABORTED]
+
+
+def test_other_clients_may_abort_and_unknown_tasks_end(site: Site) -> None:
+    owner, other = site.session(), site.session()
+    own, unknown = Told(), Told()
+    task = owner.submit(NO_FUNCTION, b"", (), [own])
+    assert owner.wait_until(lambda: owner.is_accepted([task]), PATIENCE_S)
+    other.withdraw([task])
+    assert owner.wait_until(own.is_told, PATIENCE_S)
+    assert own.statuses == [m.Status.ABORTED]
+    other.follow({TaskId(12345): unknown})
+    assert other.wait_until(unknown.is_told, PATIENCE_S)
+    assert unknown.statuses == [m.Status.UNKNOWN]
+
+
+def test_what_is_followed_outlives_a_broken_connection(site: Site) -> None:
+    owner, other = site.session(), site.session()
+    task = owner.submit(NO_FUNCTION, b"", (), [Told()])
+    assert owner.wait_until(lambda: owner.is_accepted([task]), PATIENCE_S)
+    site.network.up.append(Fault.DROP)
+    follower = Told()
+    other.follow({task: follower})
+    assert answered(other).clients == 2, "asking again made the gap show"
+    owner.withdraw([task])
+    assert other.wait_until(follower.is_told, PATIENCE_S)
+    assert follower.statuses == [m.Status.ABORTED]
+
+
+def test_an_interrupt_while_followers_are_told_loses_none(site: Site) -> None:
+    session = site.session()
+    reader = threading.get_ident()
+    interrupts: list[bool] = []
+
+    class Interrupted(Told):
+        def on_result(self, result: m.TaskResult, buffers: object, /) -> None:
+            super().on_result(result, buffers)
+            if threading.get_ident() == reader and not interrupts:
+                interrupts.append(True)
+                raise KeyboardInterrupt
+
+    for _ in range(50):  # the background thread may be the one who tells
+        first, other = Interrupted(), Told()
+        task = session.submit(NO_FUNCTION, b"", (), [Told()])
+        session.follow({task: first})
+        session.follow({task: other})
+        try:
+            session.withdraw([task])
+            assert session.wait_until(other.is_told, PATIENCE_S)
+        except KeyboardInterrupt:
+            assert not other.is_told()
+            assert session.wait_until(other.is_told, PATIENCE_S)
+        assert first.statuses[0] == other.statuses[0] == m.Status.ABORTED
+        if interrupts:
+            return
+    raise AssertionError("it was never this thread")
+
+
+def test_what_is_followed_ends_with_the_session(site: Site) -> None:
+    owner, other = site.session(), site.session()
+    task = owner.submit(NO_FUNCTION, b"", (), [Told()])
+    assert owner.wait_until(lambda: owner.is_accepted([task]), PATIENCE_S)
+    follower = Told()
+    other.follow({task: follower})
+    answered(other)
+    other.close()
+    assert follower.statuses == [m.Status.REFUSED]
+    with pytest.raises(ClientClosed):
+        other.follow({task: follower})
+
+
+def test_many_aborts_leave_a_client_of_use(site: Site) -> None:
+    session = site.session()
+    session.withdraw([TaskId(7 << 32 | number) for number in range(1, 150_001)])
+    with pytest.raises(ValueError, match="the question to the controller has"):
+        session.ask(lambda number: m.PurgeHistory(number, [TaskId(2**62)] * 150_000, []))
+    assert answered(session).clients == 1
+
+
+def test_what_cannot_be_sent_is_told_to_whoever_waits(site: Site) -> None:
+    session = site.session()
+    link = session._connection.dialer.link
+    question = session.ask(m.AskStatus)
+    assert session.wait_until(question.done, PATIENCE_S)
+    promise = Told()
+    with session._lock:
+        waiting = session._state.questions.on_asked(m.AskStatus)
+        link.put(m.AskHistory(waiting.number, [m.Term("label", "eq", 2**70)]))
+    options = m.TaskOptions(m.Kind.CALL, label="x\udcff")
+    session.submit(options, b"", (), [promise])
+    assert session.wait_until(lambda: waiting.future.done() and promise.is_told(), PATIENCE_S)
+    answer = waiting.future.result(0)
+    assert isinstance(answer, m.Answer)
+    assert "AskHistory cannot be sent: can't serialize ints" in answer.error
+    assert promise.statuses == [m.Status.REFUSED]
+    assert answered(session).clients == 1
+    assert not session.outstanding()
+
+
+def test_who_sleeps_until_a_task_is_accepted_is_woken(site: Site) -> None:
+    """One thread reads, the other sleeps: nothing but the acceptance comes."""
+    session = site.session()
+    done = threading.Event()
+
+    def read() -> object:
+        return session.wait_until(done.is_set, PATIENCE_S)
+
+    def sleep() -> object:
+        began = time.monotonic()
+        task = session.submit(NO_FUNCTION, b"", (), [Told()])
+        is_accepted = session.wait_until(lambda: session.is_accepted([task]), PATIENCE_S)
+        took_s = time.monotonic() - began
+        done.set()
+        session.notify()
+        return is_accepted and took_s < PATIENCE_S / 2
+
+    assert in_threads(read, sleep) == [True, True]
 
 
 def test_a_listener_that_raises_stops_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -311,7 +551,7 @@ def test_a_listener_that_raises_stops_no_other(site: Site, caplog: pytest.LogCap
     assert list(session.engines()) == [0]
     assert answered(session).clients == 1
     assert "not my day" in caplog.text
-    assert session._thread.is_alive()
+    assert session._reader.thread.is_alive()
 
 
 def test_the_controllers_waker_is_clear_after_an_idle_step() -> None:
@@ -321,6 +561,53 @@ def test_the_controllers_waker_is_clear_after_an_idle_step() -> None:
         controller._waker.wake()
         controller.step(0.0)
         assert not controller._waker.clear(), "it would poll without ever sleeping"
+
+
+# ---------------------------------------------------------------- credit
+
+
+def test_who_does_not_keep_to_its_windows_is_refused_and_told_why(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credit, "TASK_WINDOW", 1000)
+    session, other = site.session(), site.session()
+    session._ledger._task_window = 1_000_000  # a defect
+    promises: list[Told] = []
+    try:
+        for _ in range(3000):
+            session.submit(NO_FUNCTION, b"", (), [promise := Told()])
+            promises.append(promise)
+    except ClientClosed:
+        pass  # it is refused while it sends
+    assert session.wait_until(lambda: session.closed and all(map(Told.is_told, promises)), PATIENCE_S)
+    assert session.end_reason == (
+        "the controller has refused this client: it has 2,000 unfinished tasks with 0 MiB, and goes on to "
+        "send: more than 2 times the 1,000 tasks and 512 MiB that it was told"
+    )
+    status = answered(other)
+    assert (status.clients, status.tasks.ready) == (1, 2000), "what it had sent goes on, and so do others"
+    assert "refused client" in caplog.text
+
+
+def test_who_submits_more_than_can_be_sent_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BACKLOG_CALLS", 100)
+    monkeypatch.setattr(facing_clients, "TASK_WINDOW", 50)
+    session, other = site.session(), site.session()
+    sent: list[TaskId] = []
+
+    def submit() -> None:
+        for _ in range(200):
+            sent.append(session.submit(NO_FUNCTION, b"", (), [Told()]))
+
+    thread = threading.Thread(target=submit, daemon=True)
+    thread.start()
+    # There are no engines: tasks end by being aborted.
+    while answered(other).tasks.ready < 50 or len(sent) < 151:
+        assert thread.is_alive(), "it has not waited"
+    assert len(sent) == 151, "those that are sent, and the backlog"
+    session.withdraw(sent[:50])
+    thread.join(PATIENCE_S)
+    assert len(sent) == 200
 
 
 # ---------------------------------------------------------------- with engines
@@ -418,8 +705,10 @@ class Failing:
         self.told.set()
         raise RuntimeError("a promise that fails")
 
-    def on_output(self, stream: str, text: str, /) -> None:
-        raise RuntimeError("a writer that fails")
+    def on_said(self, saying: object, /) -> None: ...
+
+    def on_heard(self) -> None:
+        raise RuntimeError("a listener that fails")
 
 
 def test_a_promise_that_raises_keeps_no_other_from_its_owner(

@@ -1,6 +1,7 @@
 """The lane for real: strangers, hostile bytes, slow readers, dead peers, forks, and what is left."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -185,7 +186,8 @@ def test_messages_are_cut_wherever_the_reads_end(step: int) -> None:
                 while inflow.read(ours, messages):
                     pass
     assert [(bytes(header), [bytes(frame) for frame in frames]) for header, frames in messages] == sent
-    assert inflow.is_between_messages
+    assert not inflow._held
+    assert not inflow._sizes
 
 
 @pytest.mark.parametrize(
@@ -395,10 +397,8 @@ def test_a_hundred_megabytes_arrive_at_an_exchange_that_was_away(server: Server)
     """The owner of the channel does nothing after its sends: it may run user code for an hour."""
     channel, _ = server.introduce()
     frames = [bytes([number]) * FRAME_LIMIT for number in range(100)]
-    begin = time.monotonic()
     for number, frame in enumerate(frames):
-        assert channel.send(b"%d" % number, [frame])
-    assert time.monotonic() - begin < 1.0  # nothing was waited for
+        assert channel.send(b"%d" % number, [frame])  # nobody reads before all of them are sent
     before = psutil.Process().memory_info().rss
     for number, frame in enumerate(frames):
         message = server.take()
@@ -526,6 +526,22 @@ def test_the_end_of_the_exchange_is_known_at_once(server: Server) -> None:
     channel.close()
 
 
+def test_without_a_descriptor_left_it_dials_later(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", full)
+        channel = LaneChannel(server.info().credentials(), server.exchange.lane_path)
+        assert channel.send(b"later")
+        assert "dialling" in repr(channel)
+    assert channel.wait(10 * FIRST_PAUSE_S) is False
+    message = server.take()
+    assert message is not None
+    assert bytes(message.header) == b"later"
+    channel.close()
+
+
 def test_messages_wait_for_a_controller_that_is_not_there_yet(server: Server) -> None:
     server.exchange.close()
     channel = LaneChannel(server.info().credentials(), server.exchange.lane_path)
@@ -552,7 +568,7 @@ def test_closing_does_not_wait_for_who_does_not_read(server: Server) -> None:
         channel.send(b"x", [bytes(FRAME_LIMIT)])
     begin = time.monotonic()
     channel.close(linger_s=0.1)
-    assert 0.1 <= time.monotonic() - begin < 2.0
+    assert 0.1 <= time.monotonic() - begin < PATIENCE_S
 
 
 def test_a_live_path_cannot_be_bound_where_nothing_can_be(server: Server) -> None:

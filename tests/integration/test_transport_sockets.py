@@ -392,7 +392,7 @@ def test_the_route_of_a_killed_process_is_gone(server: Server, lane: str) -> Non
         process.wait(PATIENCE_S)
     killed = time.monotonic()
     while server.exchange.send(message.route, b"") is not Delivery.GONE:
-        assert time.monotonic() - killed < 1.0
+        assert time.monotonic() - killed < PATIENCE_S
         server.exchange.wait(0.01)
 
 
@@ -493,7 +493,7 @@ def test_closing_does_not_wait_for_a_controller_that_is_away(server: Server) -> 
         assert channel.send(b"nobody", [bytes(1000)])
     begin = time.monotonic()
     channel.close()
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < PATIENCE_S
 
 
 def test_a_controller_that_comes_back_is_found_again(runtime_directory: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginery.core.ledger import Blob, Ledger
+from enginery.core.ledger import Ledger
+from enginery.core.submissions import Blob
+from enginery.core.wishes import ABORT
 from enginery.ids import EngineId, task_number
 from enginery.protocol.link import Link
 from enginery.protocol.messages import (
@@ -52,7 +54,7 @@ class Controller:
         entries = [*self.link._small, *self.link._bulk]
         self.link._small.clear()
         self.link._bulk.clear()
-        for record, _, _ in entries:
+        for record, *_ in entries:
             if isinstance(record, PutBlob):
                 self.has_function = True
             elif isinstance(record, Abort):
@@ -106,7 +108,7 @@ def test_every_call_ends_once(plan: list[tuple]) -> None:  # type: ignore[type-a
                 assert task_number(task) == first
                 submitted += promises
             case ("abort", numbers):
-                take(ledger.on_abort(map(task_id, numbers), controller.link))
+                take(ledger.on_wish(map(task_id, numbers), ABORT, controller.link))
             case ("deliver", _):
                 ledger.pump(controller.link)
                 controller.read(ledger)

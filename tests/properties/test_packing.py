@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from enginery.objects.packing import INLINE_LIMIT_BYTES, LARGE_PIECE_BYTES, SMALL_BUFFER_BYTES, pack, unpack
+from enginery.objects.prepickled import PrePickled
+from enginery.objects.reference import Reference
 
 SIZES = st.sampled_from([0, 1, 63, 64, 65, SMALL_BUFFER_BYTES - 1, SMALL_BUFFER_BYTES + 1, LARGE_PIECE_BYTES])
 
@@ -99,3 +101,38 @@ def test_values_come_back_from_the_middle_of_a_message(value: Any, before: bytes
     packed = pack(value)
     message = memoryview(before + packed.inline)[len(before) :]
     assert_same(value, unpack(message, [bytes(buffer) for buffer in packed.buffers]))
+
+
+def hidden(value: Any, how: dict[int, str], namespace: dict[str, Any], place: int = 0) -> tuple[Any, int]:
+    """The value with some of its parts, numbered from outside in, as references or pickled by themselves."""
+    here, place = how.get(place, ""), place + 1
+    if type(value) in (list, tuple):
+        parts = []
+        for part in value:
+            shown, place = hidden(part, how, namespace, place)
+            parts.append(shown)
+        shown = type(value)(parts)
+    elif type(value) is dict:
+        shown = {}
+        for key, part in value.items():
+            shown[key], place = hidden(part, how, namespace, place)
+    else:
+        shown = value
+    if here == "reference":
+        namespace[f"name{place}"] = value
+        return Reference(f"name{place}"), place
+    return (PrePickled(shown) if here == "pickled" else shown), place
+
+
+@given(values, st.dictionaries(st.integers(0, 10), st.sampled_from(["reference", "pickled"])))
+def test_references_and_what_was_pickled_before_arrive_as_their_values(
+    value: Any, how: dict[int, str]
+) -> None:
+    namespace: dict[str, Any] = {}
+    shown, _ = hidden(value, how, namespace)
+    packed = pack([shown])
+    back = unpack(packed.inline, [bytes(buffer) for buffer in packed.buffers], namespace=namespace)[0]
+    if "reference" in how.values():  # what is on the engine is writable, as the engine has it
+        assert repr(back) == repr(value)
+    else:
+        assert_same(value, back)

@@ -6,10 +6,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from enginery.core.engines import EngineLoad
+from enginery.core.placement import ANYWHERE, Placement
 from enginery.core.tasks import TaskState
 from enginery.ids import EngineId, TaskId
-from enginery.protocol.messages import Status
-from tests.unit.core.builders import Bench, task_id
+from enginery.protocol.messages import Dependency, Status
+from tests.unit.core.builders import Bench, on, task_id
 
 engines = st.integers(0, 4)
 numbers = st.integers(1, 40)
@@ -19,9 +21,9 @@ picks = st.integers(0, 1000)
 class SchedulerMachine(RuleBasedStateMachine):
     """The engines are played by `queues`: what was sent to each, in order, attempt by attempt."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.bench = Bench(engines=0)
+    @initialize(hwm=st.sampled_from([None, 3]))
+    def begin(self, hwm: int | None) -> None:
+        self.bench = Bench(engines=0, placement=Placement(hwm=hwm))
         self.present: set[int] = set()
         self.away: set[int] = set()
         self.submitted: dict[int, int] = {}  # number -> retries
@@ -84,7 +86,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         direct=st.lists(engines, max_size=2, unique=True).map(tuple),
         candidates=st.lists(engines, max_size=2, unique=True).map(tuple),
         retries=st.integers(0, 2),
-        priority=st.integers(0, 1),
+        priority=st.integers(-1, 2),
+        time_limit_s=st.sampled_from([-1.0, -1.0, 0.5]),
+        after=st.none() | st.lists(st.integers(1, 40), max_size=2).map(lambda numbers: on(*numbers)),
     )
     def submit(
         self,
@@ -93,23 +97,64 @@ class SchedulerMachine(RuleBasedStateMachine):
         candidates: tuple[int, ...],
         retries: int,
         priority: int,
+        time_limit_s: float,
+        after: Dependency | None,
     ) -> None:
         allowed = () if direct else tuple(map(EngineId, candidates))
         for number in self.bench.submit(
-            count, engines=direct, candidates=allowed, retries=retries, priority=priority
+            count,
+            engines=direct,
+            candidates=allowed,
+            retries=retries,
+            priority=priority,
+            time_limit_s=time_limit_s,
+            after=after,
         ):
             self.submitted[number] = retries
 
+    @rule(count=st.integers(1, 6), priority=st.integers(-1, 2))
+    def submit_plain(self, count: int, priority: int) -> None:
+        for number in self.bench.submit(count, priority=priority):
+            self.submitted[number] = 0
+        self.bench.settle()
+        self.nothing_is_overtaken()
+
     @rule(tasks=st.lists(numbers, max_size=4))
     def abort(self, tasks: list[int]) -> None:
-        self.scheduler.on_aborted(map(task_id, tasks), now=self.bench.now)
+        self.scheduler.cancelling.on_aborted(map(task_id, tasks), now=self.bench.now)
 
-    @rule(pick=picks, ok=st.booleans(), took_s=st.sampled_from([0.0, 0.001, 0.01, 1.0]))
-    def finish(self, pick: int, ok: bool, took_s: float) -> None:
+    @rule(tasks=st.lists(numbers, max_size=4), grace_s=st.sampled_from([None, 0.0, 0.5, -1.0]))
+    def cancel(self, tasks: list[int], grace_s: float | None) -> None:
+        wanted = list(map(task_id, tasks))
+        self.scheduler.cancelling.on_cancelled(wanted, grace_s=grace_s, now=self.bench.now)
+        for task in filter(None, map(self.scheduler.task, wanted)):
+            assert task.engine >= 0, "what no engine has ends at once"
+
+    @rule(task=numbers, items=st.lists(st.integers(0, 3), max_size=2))
+    def skip(self, task: int, items: list[int]) -> None:
+        self.scheduler.cancelling.on_items_cancelled(task_id(task), items)
+
+    @rule(tasks=st.lists(numbers, max_size=4), priority=st.integers(-1, 2))
+    def set_priority(self, tasks: list[int], priority: int) -> None:
+        self.scheduler.urgency.on_priority_set(map(task_id, tasks), priority, now=self.bench.now)
+
+    @precondition(lambda self: self.present)
+    @rule(pick=picks)
+    def say_again(self, pick: int) -> None:
+        engine = sorted(self.present)[pick % len(self.present)]
+        self.scheduler.cancelling.say_again(EngineId(engine))
+
+    @rule(
+        pick=picks,
+        status=st.sampled_from(
+            [*[Status.OK, Status.ERROR, Status.UNMET] * 2, Status.CANCELLED, Status.OVER_LIMIT]
+        ),
+        took_s=st.sampled_from([0.0, 0.001, 0.01, 1.0]),
+    )
+    def finish(self, pick: int, status: Status, took_s: float) -> None:
         flying = self.in_flight()
         if flying:
             engine, task, attempt = flying[pick % len(flying)]
-            status = Status.OK if ok else Status.ERROR
             assert self.bench.finish(engine, task & 0xFFFF, attempt, status, took_s=took_s)
 
     @rule(pick=picks)
@@ -117,14 +162,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         flying = self.in_flight()
         if flying:
             engine, task, attempt = flying[pick % len(flying)]
-            self.scheduler.on_started(EngineId(engine), task, attempt)
+            self.scheduler.on_started(EngineId(engine), task, attempt, now=self.bench.now)
 
     @rule(engine=engines, number=numbers, attempt=st.integers(1, 4))
     def late(self, engine: int, number: int, attempt: int) -> None:
         if (engine, task_id(number), attempt) not in self.in_flight():
             before = self.scheduler.statistics()
             assert not self.bench.finish(engine, number, attempt)
-            self.scheduler.on_started(EngineId(engine), task_id(number), attempt)
+            self.scheduler.on_started(EngineId(engine), task_id(number), attempt, now=self.bench.now)
             claim = [(task_id(number), attempt)]
             self.scheduler.on_taken_back(EngineId(engine), claim, claim, now=self.bench.now)
             assert self.scheduler.statistics() == before
@@ -143,14 +188,34 @@ class SchedulerMachine(RuleBasedStateMachine):
                 EngineId(engine), calls if taken else [], [] if taken else calls, now=self.bench.now
             )
 
-    @rule(after_s=st.sampled_from([0.0, 0.02, 1.0]))
+    @rule(after_s=st.sampled_from([0.0, 0.02, 1.0, 6.0]))
     def settle(self, after_s: float) -> None:
         self.bench.tick(after_s)
         for engine in self.present - self.away:
             load = self.scheduler.load(EngineId(engine))
-            assert not (load.has_room and load.direct), "a direct task waits although its engine has room"
+            if load.has_room and load.direct:
+                assert self.is_reserved(load), "a direct task waits although its engine has room"
         idle = [e for e in self.present - self.away if not self.scheduler.load(EngineId(e)).in_flight]
         assert not (idle and len(self.scheduler._ready)), "a task waits although an engine is idle"
+        self.nothing_is_overtaken()
+
+    def is_reserved(self, load: EngineLoad) -> bool:
+        """Whether something that is more urgent than its direct tasks waits for this engine."""
+        top = load.direct.top()
+        queues = [*self.scheduler._waiting.balanced.restricted(), (ANYWHERE, self.scheduler._ready)]
+        return any(
+            queue.top() is not None and queue.top() > top and load in self.scheduler._table.wanted_for(there)
+            for there, queue in queues
+        )
+
+    def nothing_is_overtaken(self) -> None:
+        """What waits and may go anywhere is at least as urgent as what engines could give back."""
+        waiting = max((task.priority for task in self.scheduler._ready), default=-100)
+        for engine in self.present - self.away:
+            load = self.scheduler.load(EngineId(engine))
+            unstarted = [task for task in load.unstarted() if task.engine == engine]
+            assert all(task.priority >= waiting for task in unstarted), (waiting, unstarted)
+            assert not (load.ending and load.has_room), load
 
     # ------------------------------------------------------------ what holds at any instant
 
@@ -162,7 +227,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         counts = self.scheduler.statistics()
         ended = self.bench.effects.ended
         assert counts.submitted == len(self.submitted) == sum(counts[1:])
-        assert counts.done + counts.failed + counts.cancelled == len(ended)
+        assert counts.done + counts.failed + counts.cancelled + counts.impossible == len(ended)
         alive = {number for number in self.submitted if self.scheduler.task(task_id(number)) is not None}
         assert alive.isdisjoint(ended)
         assert alive | ended.keys() == self.submitted.keys()
@@ -176,15 +241,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         for engine in sorted(self.present):
             self.bench.lose(engine)
-        self.scheduler.on_aborted(list(self.scheduler._tasks), now=self.bench.now)
+        self.scheduler.cancelling.on_aborted(list(self.scheduler._tasks), now=self.bench.now)
         self.bench.settle()
         assert self.bench.effects.ended.keys() == self.submitted.keys()
-        assert self.scheduler.unfinished_count == 0
+        assert not any(self.scheduler)
         assert len(self.scheduler._room) == 0
-        assert not self.scheduler._restricted
-        assert not self.scheduler._direct_waiting
+        assert self.scheduler._waiting.balanced.restricted() == []
+        assert not self.scheduler._waiting.direct
         assert self.scheduler.ready_count == 0
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=60, stateful_step_count=50)
+TestScheduler.settings = settings(max_examples=300, stateful_step_count=50)

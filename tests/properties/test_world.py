@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enginery.core.deliveries import HeldLimits
 from enginery.core.liveness import GRACE_S
 from enginery.protocol.messages import Status
 from enginery.testing import Fate, Outcome
@@ -22,6 +23,8 @@ BOUND_S = 150.0
 """Virtual time for everything to end once the faults have ended: two graces for lost engines, and some."""
 FAULTY = [fate for fate in Fate if fate is not Fate.PASS]
 
+SLOWEST = 0.5
+"""Speed of an engine."""
 durations = st.sampled_from([0.0, 0.001, 0.01, 0.2, 3.0])
 sizes = st.sampled_from([0, 0, 0, 400, 100_000, 1_500_000])
 engine_ids = st.integers(0, 3)
@@ -33,8 +36,10 @@ class Account:
     """What was done to the cluster, to judge what came of it."""
 
     aborted: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
     killed: bool = False
     lost: bool = False
+    restarted: bool = False
     retries: dict[int, int] = field(default_factory=dict)
 
 
@@ -49,27 +54,42 @@ calls = st.fixed_dictionaries(
         "argument_bytes": sizes,
         "result_bytes": sizes,
         "priority": st.integers(-1, 1),
+        "cleanup_s": st.sampled_from([0.0, 0.2]),
+        "time_limit_s": st.sampled_from([0.05, 1.0]),
     },
+)
+unruly = st.fixed_dictionaries(
+    {
+        "manner": st.sampled_from(["deaf", "stubborn"]),
+        "duration_s": st.sampled_from([0.2, 3.0, 20.0]),
+    },
+    optional={"retries": st.just(1), "time_limit_s": st.just(0.5)},
 )
 restricted = st.fixed_dictionaries(
     {"candidates": st.lists(engine_ids, min_size=1, max_size=2, unique=True).map(tuple)},
     optional={"duration_s": durations},
 )
-submissions = st.tuples(st.just("call"), calls | restricted, st.integers(1, 12))
+submissions = st.tuples(st.just("call"), calls | restricted | unruly, st.integers(1, 12))
 steps = st.one_of(
     submissions,
     submissions,
     st.tuples(st.just("wait"), st.sampled_from([0.0005, 0.003, 0.02])),
     st.tuples(st.just("wait"), st.sampled_from([0.0005, 0.003, 0.02, 0.3, 5.0])),
     st.tuples(st.just("abort"), st.lists(st.integers(1, 30), min_size=1, max_size=5)),
+    st.tuples(
+        st.just("cancel"),
+        st.lists(st.integers(1, 30), min_size=1, max_size=5),
+        st.sampled_from([None, None, 0.0, 0.5]),
+    ),
     st.tuples(st.just("kill"), picks, st.booleans(), st.sampled_from([0.0, 0.0, 0.5, None])),
     st.tuples(st.just("leave"), picks),
     st.tuples(st.just("cut"), picks, st.sampled_from([0.0, 0.0, 1.0, 30.0, 90.0])),
-    st.tuples(st.just("join"), st.sampled_from([0.5, 1.0])),
+    st.tuples(st.just("join"), st.sampled_from([SLOWEST, 1.0])),
     st.tuples(st.just("client")),
     st.tuples(st.just("depart"), picks),
     st.tuples(st.just("forget"), picks),
     st.tuples(st.just("full"), st.sampled_from([0.1, 5.0])),
+    st.tuples(st.just("tight"), st.sampled_from([0, 1000, 200_000, 1 << 30])),
 )
 
 
@@ -79,7 +99,8 @@ def take(world: World, account: Account, step: tuple) -> None:  # type: ignore[t
     match step:
         case ("call", options, count):
             client = next(client for client in world.clients if client.is_alive)
-            for _ in range(count):
+            account.killed |= "manner" in options  # or may be
+            for _ in range(count if "manner" not in options else min(count, 2)):
                 client.call(**options)
         case ("wait", seconds):
             world.run_for(seconds)
@@ -88,6 +109,12 @@ def take(world: World, account: Account, step: tuple) -> None:  # type: ignore[t
             if client.is_alive:
                 account.aborted.update(numbers)
                 client.abort(numbers)
+        case ("cancel", numbers, grace_s):
+            client = world.clients[0]
+            if client.is_alive:
+                account.cancelled.update(numbers)
+                account.killed |= grace_s == 0.0
+                client.cancel(numbers, grace_s=grace_s)
         case ("kill", pick, proof, report_s) if living:
             account.killed = True
             account.lost |= report_s is None
@@ -113,6 +140,8 @@ def take(world: World, account: Account, step: tuple) -> None:  # type: ignore[t
                 client.leave()
         case ("forget", pick) if living:
             living[pick % len(living)].forget_blobs()
+        case ("tight", limit):  # results that are not taken are parked in the history
+            world.state.held.limits = HeldLimits(of_one=limit, least=limit, shared=limit)
         case ("full", seconds):
             world.store.is_full = True
             world.clock.call_at(world.clock.now() + seconds, lambda: setattr(world.store, "is_full", False))
@@ -140,9 +169,14 @@ def judge_verdict(world: World, account: Account, outcome: Outcome, number: int)
     elif status is Status.ABORTED:
         assert number in account.aborted
         assert len(runs) <= outcome.retries
+    elif status is Status.CANCELLED:
+        assert number in account.cancelled
+    elif status is Status.OVER_LIMIT:
+        assert 0 <= outcome.limit_s < outcome.deed.duration_s / SLOWEST
     elif status is Status.NO_ENGINE:
         assert outcome.target is not None or outcome.candidates
-        assert len(runs) <= outcome.retries
+        # A call that comes again to an engine that has died meanwhile may have run there.
+        assert len(runs) <= outcome.retries or (account.restarted and account.killed)
     else:
         assert status in KILLED
         assert account.killed or account.lost
@@ -165,7 +199,7 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
         world.run_until(lambda: world.is_connected)
         world.run_for(1.0)
         world.run(limit_s=BOUND_S)
-        world.run_until(lambda: not world.state.scheduler.unfinished_count, limit_s=BOUND_S)
+        world.run_until(lambda: not any(world.state.scheduler), limit_s=BOUND_S)
         world.settle()
         judge(world, account)
         world.check_nothing_left()

@@ -8,8 +8,9 @@ Commands (``name=value`` arguments are those of `World` and `ScriptedClient.call
 
     cluster engines=2 clients=1   begin: a host with engines, and clients; what they say is not shown
     engine | client               one more of them
-    call f count=3 …              submit calls of the first client, or of client=2
+    call f count=3 …              submit calls of the first client, or of client=2; after=1,2:3 names tasks
     abort 1 2                     of the first client
+    cancel 1 2 [grace=0.5]        the same
     run [0.5]                     let time pass: until all calls have ended, or for so long
     kill 0 proof=yes report=0     the engine of this number; report=never if its host cannot say so
     leave engine 0 | client 1     on purpose
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import pytest
 
+from enginery.ids import ClientId, TaskId, make_task_id
 from enginery.protocol import codec
 from enginery.protocol import messages as m
 from enginery.testing import Fate, Passing
@@ -64,6 +66,7 @@ class Stage:
             "client": lambda words, options: self.join_client(),
             "call": self.call,
             "abort": lambda words, options: self.world.clients[0].abort(map(int, words)),
+            "cancel": self.cancel,
             "run": self.run,
             "kill": self.kill,
             "leave": lambda words, options: self.leave(self.peer(words)),
@@ -126,15 +129,24 @@ class Stage:
         count = int(options.pop("count", 1))
         arguments: dict[str, object] = {}
         for name, value in options.items():
-            if name in ("engines", "candidates"):
+            if name in ("after", "follow"):
+                arguments[name] = m.Dependency(tuple(map(named, value.split(","))))
+            elif name in ("engines", "candidates", "unmet"):
                 arguments[name] = tuple(map(int, value.split(",")))
+            elif name == "manner":
+                arguments[name] = value
             else:
-                arguments[name] = float(value) if name == "duration_s" else int(value)
+                arguments[name] = float(value) if name.endswith("_s") else int(value)
         numbers = []
         for _ in range(count):
             numbers += [outcome.task for outcome in client.call(*words, **arguments)]  # type: ignore[arg-type]
         first, last = numbers[0] & 0xFFFF, numbers[-1] & 0xFFFF
         self.lines.append(f"task {first}" if first == last else f"tasks {first} to {last}")
+
+    def cancel(self, words: list[str], options: dict[str, str]) -> None:
+        grace = options.get("grace")
+        grace_s = None if grace is None else float(grace)
+        self.world.clients[0].cancel(map(int, words), grace_s=grace_s)
 
     def run(self, words: list[str], options: dict[str, str]) -> None:
         if words:
@@ -176,6 +188,12 @@ class Stage:
     def status(self) -> None:
         counts = self.world.state.scheduler.statistics()._asdict()
         self.lines.append(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+
+
+def named(text: str) -> TaskId:
+    """A task of a dependency: `3`, or `2:3` for another client than the first."""
+    client, _, number = text.rpartition(":")
+    return make_task_id(ClientId(int(client or 1)), int(number))
 
 
 def parts(text: str) -> Iterator[tuple[list[str], str, list[str]]]:

@@ -88,6 +88,15 @@ def describe(record: m.Record) -> str:
             return f"drop {blobs(record.blobs)}"
         case m.TakeBack():
             return f"give back {tasks(record.calls)}"
+        case m.EndCalls():
+            return f"end {tasks(record.calls)}"
+        case m.Cancel():
+            within = "" if record.grace_s is None else f" within {record.grace_s:g} s"
+            return f"cancel {tasks((one, 1) for one in record.tasks)}{within}"
+        case m.KillProcess():
+            return f"kill {int(record.key, 16)} if it runs {task(record.running)}"
+        case m.LaunchEngines():
+            return f"launch engine {' '.join(map(str, record.wanted))}"
         case m.TakenBack():
             return f"gave back {tasks(record.taken)}, kept {tasks(record.kept)}"
         case m.EngineExited():

@@ -19,6 +19,7 @@ from enginery.host.entries import Entries
 from enginery.host.main import run_host
 from enginery.ids import TaskId
 from enginery.observe.logs import set_up_logging
+from enginery.protocol.marks import Mark, Marks
 from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec, Ready
 from enginery.transport.status_page import StatusPage
 
@@ -57,12 +58,24 @@ def run_engine(spec: EngineSpec) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             signal.pause()
-    if behaviour == "breeds":
+    if behaviour == "speaks-and-waits":
+        speak(spec, b"early\n", number=1, attempt=1)
+    if behaviour in ("breeds", "speaks-and-breeds"):
         # A grandchild in a session of its own, orphaned at once.
         script = "import os, signal; os.setsid(); os.fork() and os._exit(0); signal.pause()"
         subprocess.run([sys.executable, "-c", script], check=True)
+    if behaviour in ("speaks", "speaks-and-breeds"):
+        speak(spec, b"marked\n", number=7, attempt=2)
+        os.write(2, "last é\n".encode())
+        page.last_words.keep(TaskId(200 + spec.wanted), 2, 0, "python\n")
+        os.kill(os.getpid(), signal.SIGKILL)
     wait_for_signal()
     return 0
+
+
+def speak(spec: EngineSpec, text: bytes, *, number: int, attempt: int) -> None:
+    """Write past Python for the newest task."""
+    os.write(1, text + Marks(spec.key).encode(Mark(TaskId(200 + spec.wanted), attempt, number)))
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The command `enginery` with real clusters."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import enginery as ipp
+from enginery.cli.foreground import EARLY_S
 
 END_S = 30
 
@@ -70,7 +72,8 @@ def test_daemonized_it_can_be_looked_at_used_and_stopped(runtime_directory: Path
 
     status = json.loads(enginery("status", "-o", "json").stdout)
     assert (status["name"], status["clients"]) == ("default", 0)
-    assert [engine["state"] for engine in status["engines"]] == ["ready", "ready"]
+    assert [engine["state"] for engine in status["engines"]] == ["idle", "idle"]
+    assert all(engine["memory"] > 1 << 20 for engine in status["engines"])
     assert status["tasks"]["done"] == 2
     assert "==> controller <==" in enginery("logs").stdout
 
@@ -121,7 +124,7 @@ def test_in_the_foreground_it_ends_with_its_cluster(runtime_directory: Path) -> 
     with running("start", "-n", "1", "--name", "short") as command:
         assert "use it with:  enginery.Client('short')" in first_line(command)
         assert enginery("stop", "short").stdout == "the cluster 'short' is stopped\n"
-        out, err = command.communicate(timeout=END_S)
+        out, err = command.communicate(timeout=EARLY_S / 2)  # it does not wait any longer for engines to die
     assert (command.returncode, out, err) == (0, "the cluster 'short' has ended\n", "")
     assert enginery("logs", "short").returncode == 0
     shutil.rmtree(runtime_directory / "short")
@@ -180,3 +183,90 @@ def test_a_start_that_fails_says_why(runtime_directory: Path) -> None:
     assert "203.0.113.7 cannot be bound" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(runtime_directory.iterdir()) == []
+
+
+def test_engines_join_with_start_up_code(runtime_directory: Path, tmp_path: Path) -> None:
+    script = tmp_path / "begin.py"
+    script.write_text("second = first + 1\n")
+    with ipp.Cluster(n=0) as rc:
+        arguments = (
+            "--name",
+            rc.cluster.name,
+            "-n",
+            "1",
+            "-c",
+            "first = 1",
+            "-s",
+            str(script),
+            "--timeout",
+            "5",
+        )
+        with running("engine", *arguments) as command:
+            rc.wait_for_engines(1, timeout=30)
+            assert rc[0].apply_sync(lambda: (first, second)) == (1, 2)  # type: ignore[name-defined]  # noqa: F821
+            assert end(command, signal.SIGTERM)[0] == 0
+    assert list(runtime_directory.iterdir()) == []
+
+
+def test_signals_are_passed_on_to_the_engines() -> None:
+    with running("start", "-n", "1") as command:
+        first_line(command)
+        with ipp.Client() as rc:
+            rc[0].apply_sync(arm)
+            command.send_signal(signal.SIGUSR1)
+            assert rc[0].apply_sync(wait_for_signal) is True
+        assert end(command, signal.SIGTERM) == (0, "", "")
+
+
+def arm() -> None:
+    import builtins
+
+    builtins.came = []  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR1, lambda *_: builtins.came.append(1))  # type: ignore[attr-defined]
+
+
+def wait_for_signal() -> bool:
+    import builtins
+
+    deadline = time.monotonic() + END_S
+    while not builtins.came and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        signal.sigtimedwait([signal.SIGUSR2], 0.05)
+    return bool(builtins.came)  # type: ignore[attr-defined]
+
+
+def test_engines_that_die_early_end_the_start(runtime_directory: Path) -> None:
+    with running("start", "-n", "2") as command:
+        first_line(command)
+        with ipp.Client() as rc:
+            pids = rc[:].apply_sync(os.getpid)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        out, err = command.communicate(timeout=END_S)
+    assert (command.returncode, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[0] == ("enginery: all 2 engines died within 30 s of the start: killed by SIGKILL (signal 9)")
+    assert lines[1] == "The last lines of the cluster's logs:"
+    assert list(runtime_directory.iterdir()) == []
+
+
+def test_clean_takes_what_is_left(runtime_directory: Path) -> None:
+    assert enginery("start", "-n", "1", "--name", "night", "--daemonize").returncode == 0
+    refused = enginery("clean", "night")
+    assert refused.returncode == 10
+    assert "the cluster 'night' is running; use --force" in refused.stderr
+    assert enginery("stop", "night").returncode == 0
+    assert (runtime_directory / "night").exists()
+    assert enginery("clean").stdout == ""  # a name keeps its history
+    assert enginery("clean", "night").stdout == "the cluster 'night' is removed\n"
+    assert enginery("clean", "night").returncode == 12
+    assert enginery("start", "-n", "1", "--daemonize").returncode == 0
+    assert enginery("clean", "--all", "--force").stdout == "the cluster 'default' is removed\n"
+    assert list(runtime_directory.iterdir()) == []
+
+
+def test_a_location_is_what_others_are_told(runtime_directory: Path) -> None:
+    with ipp.Cluster(n=0, location="localhost") as rc:
+        info = json.loads(Path(rc.connection_file).read_text())
+        first, second = info["tcp"]
+        assert first.startswith("tcp://localhost:")
+        assert second.startswith("tcp://127.0.0.1:")

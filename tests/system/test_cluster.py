@@ -16,6 +16,8 @@ import pytest
 
 import enginery as ipp
 from enginery.cluster.cluster import Cluster
+from enginery.cluster.cluster_manager import ClusterManager, clean_cluster_files
+from enginery.cluster.engine_sets import EngineSet
 from tests.conftest import start_method_of_this_run
 
 END_S = 30.0
@@ -83,15 +85,19 @@ def test_the_faces_to_be_awaited() -> None:
         cluster = Cluster(n=1)
         rc = await cluster.start_and_connect()
         try:
-            assert await cluster.start_engines(1) == "set-0"
+            assert await cluster.start_engines(1) == "set-1"
             rc.wait_for_engines(2, timeout=20)
+            await cluster.stop_engine(0)
+            await cluster.restart_engine(1)
+            await cluster.signal_engine("CONT", 1)
+            assert rc.session.wait_until(lambda: rc.ids == [1], 20)
             return rc.ids
         finally:
             rc.close()
             await cluster.stop_cluster()
             assert await cluster.wait(0)
 
-    assert asyncio.run(main()) == [0, 1]
+    assert asyncio.run(main()) == [1]
 
 
 def test_async_with() -> None:
@@ -127,14 +133,144 @@ def test_sets_of_engines_come_and_go() -> None:
     cluster.start_cluster_sync()
     with cluster.connect_client_sync() as rc:
         rc.wait_for_engines(1, timeout=20)
-        added = cluster.start_engines_sync(2)
-        rc.wait_for_engines(3, timeout=20)
-        assert cluster.engines == {added: (1, 2)}
-        cluster.stop_engines_sync(added)
+        added = cluster.start_engines_sync(2, "more")
+        assert added == "more"
+        assert cluster.engines == {"set-0": EngineSet("set-0", (0,)), "more": EngineSet("more", (1, 2))}
+        assert cluster.engine_set == EngineSet("set-0", (0,))
+        cluster.stop_engines_sync(added)  # at once: those that have not answered yet are not missed
         assert rc.session.wait_until(lambda: rc.ids == [0], 20)
-        assert cluster.engines == {}
+        assert list(cluster.engines) == ["set-0"]
         assert rc[0].apply_sync(lambda: "still here") == "still here"
+        cluster.stop_engines_sync()
+        assert rc.session.wait_until(lambda: rc.ids == [], 20)
+        assert cluster.engines == {}
     cluster.stop_cluster_sync()
+
+
+def test_restarted_engines_keep_their_ids_and_lose_their_names() -> None:
+    cluster = Cluster(n=2)
+    with cluster as rc:
+        rc[:].push({"name": 1}, block=True)
+        before = rc[:].apply_sync(os.getpid)
+        cluster.restart_engine_sync(1)
+        middle = rc[:].apply_sync(os.getpid)
+        assert (middle[0], middle[1] != before[1]) == (before[0], True)
+        assert rc[:].apply_sync(lambda: "name" in globals()) == [True, False]
+        cluster.restart_engines_sync("set-0")
+        assert rc.ids == [0, 1]
+        assert set(rc[:].apply_sync(os.getpid)).isdisjoint([*before, *middle])
+        with pytest.raises(ValueError, match="there is no engine 7; the engines are: 0, 1"):
+            cluster.restart_engine_sync(7)
+
+
+def test_signals_reach_engines_by_number_or_name() -> None:
+    cluster = Cluster(n=2)
+    with cluster as rc:
+        rc[:].apply_sync(count_signals)
+        cluster.signal_engines_sync(signal.SIGUSR1)
+        assert rc[:].apply_sync(wait_for_signals, 1) == [1, 1]
+        cluster.signal_engine_sync("usr1", 1)
+        assert rc[1].apply_sync(wait_for_signals, 2) == 2
+        assert rc[0].apply_sync(wait_for_signals, 1) == 1
+        with pytest.raises(ValueError, match="there is no signal 'SIGNOTHING' here"):
+            cluster.signal_engines_sync("SIGNOTHING")
+
+
+def count_signals() -> None:
+    import builtins
+
+    builtins.came = []  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR1, lambda *_: builtins.came.append(1))  # type: ignore[attr-defined]
+
+
+def wait_for_signals(count: int) -> int:
+    import builtins
+    import time
+
+    deadline = time.monotonic() + 10
+    while len(builtins.came) < count and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        signal.sigtimedwait([signal.SIGUSR2], 0.05)
+    return len(builtins.came)  # type: ignore[attr-defined]
+
+
+def test_a_guest_acts_on_it_by_its_cluster_file(runtime_directory: Path) -> None:
+    owner = Cluster(n=1)
+    with owner as rc:
+        assert Path(owner.cluster_file).stat().st_mode & 0o777 == 0o600
+        guest = Cluster.from_file(owner.cluster_file)
+        assert guest.is_running()
+        assert (guest.name, guest.engines, guest.controller) == (owner.name, owner.engines, owner.controller)
+        guest.start_engines_sync(1)
+        guest.stop_engine_sync(0)
+        with guest.connect_client_sync() as other:
+            other.wait_for_engines(1, timeout=20)
+            assert other.ids == [1]
+        assert rc.session.wait_until(lambda: rc.ids == [1], 20)
+        guest.stop_cluster_sync()
+        assert not owner.is_running()
+    assert list(runtime_directory.iterdir()) == []
+
+
+def test_the_file_follows_the_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    cluster = Cluster(n=1, cluster_file=str(path))
+    cluster.start_controller_sync()
+    assert Cluster.from_file(path).engines == {}
+    set_id = cluster.start_engines_sync(1)
+    assert Cluster.from_file(path).engines == {set_id: EngineSet(set_id, (0,))}
+    cluster.stop_cluster_sync()
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError, match=r"mine\.json"):
+        Cluster.from_file(path)
+
+
+def test_the_clusters_of_this_user_as_objects(runtime_directory: Path) -> None:
+    manager = ClusterManager()
+    key, cluster = manager.new_cluster(n=1)
+    with cluster as rc:
+        others = ClusterManager()
+        assert list(others.load_clusters()) == [key]
+        assert others.get_cluster(key).is_running()
+        assert others.load_clusters(profile="nobody") == {key: others.get_cluster(key)}
+        with pytest.raises(ValueError, match=f"these clusters run: {key}"):
+            clean_cluster_files()
+        assert rc.ids == [0]
+        assert clean_cluster_files(force=True) == [key]
+        assert not cluster.is_running()
+        assert others.load_clusters() == {}
+    assert list(runtime_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("startup", ["started = 42", Path("begin.py")])
+def test_code_that_engines_begin_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, startup: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("begin.py").write_text("started = 42\n")
+    with Cluster(n=1, startup=startup) as rc:
+        assert rc[0].apply_sync(lambda: started) == 42  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_ipythons_own_startup_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    directory = tmp_path / "profile_default" / "startup"
+    directory.mkdir(parents=True)
+    (directory / "00-mine.py").write_text("started = 42\n")
+    with Cluster(n=1, run_startup=True, startup="started += 1") as rc:
+        assert rc[0].apply_sync(lambda: started) == 43  # type: ignore[name-defined]  # noqa: F821
+    (directory / "01-bad.py").write_text("1 / 0\n")
+    with pytest.raises(ipp.EngineError, match="its startup code failed"):
+        Cluster(n=1, run_startup=True).start_and_connect_sync()
+    with Cluster(n=1) as rc:
+        assert rc[0].execute("import IPython; 'started' in globals()", silent=False).get().data == {
+            "text/plain": "False"
+        }
+
+
+def test_engines_that_die_while_they_start(runtime_directory: Path) -> None:
+    with pytest.raises(ipp.EngineError, match=r"engines of the cluster '.*' died while they were starting"):
+        Cluster(n=1, startup="import os; os._exit(3)").start_and_connect_sync()
+    assert list(runtime_directory.iterdir()) == []
 
 
 def test_a_controller_alone_takes_engines_later() -> None:

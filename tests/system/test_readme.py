@@ -1,4 +1,4 @@
-"""The blocks of README.md run as printed, one after the other, in one directory.
+"""The blocks of README.md and of docs/ run as printed: those of a page one after the other, in one directory.
 
 * ```python: a script that must end well. A ```text block directly after it is exactly what it prints.
 * ```console: the lines after `$ ` are commands, run by bash; what is shown below them is not compared.
@@ -18,7 +18,7 @@ import pytest
 
 from tests.architecture.source_tree import ROOT
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
     r"(<!-- not run: [^\n]*-->\n)?```(\w+)\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
 )
@@ -74,9 +74,10 @@ def run(block: Block, directory: Path) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    blocks = read_blocks(README.read_text(encoding="utf-8"))
-    assert blocks, "README.md has no block to run"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_runs_as_printed(page: Path, tmp_path: Path) -> None:
+    blocks = read_blocks(page.read_text(encoding="utf-8"))
+    assert blocks or page.name != "README.md", "README.md has no block to run"
     for block in blocks:
         printed = run(block, tmp_path)
         if block.printed is not None:

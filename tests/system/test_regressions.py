@@ -210,7 +210,7 @@ def test_a_bar_whose_screen_is_gone_stops_no_result(
         assert ar.get(PATIENCE_S) == list(range(200, 0, -1))
         assert beside.get(PATIENCE_S) == 7
     assert rc.wait(timeout=PATIENCE_S)
-    assert rc.session._thread.is_alive()  # type: ignore[attr-defined]
+    assert rc.session._reader.thread.is_alive()  # type: ignore[attr-defined]
     assert rc[:].apply_sync(abs, -1) == [1, 1]
 
 

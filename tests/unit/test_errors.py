@@ -27,6 +27,7 @@ from enginery.errors import (
     InvalidDependency,
     LaunchError,
     NoEnginesRegistered,
+    ReentrantUseError,
     RemoteError,
     TaskAborted,
     TaskCancelled,
@@ -66,6 +67,13 @@ TEXTS: list[tuple[EngineryError, str]] = [
     ),
     (ConnectionFileError("/p", "can be read by others"), "the connection file /p can be read by others"),
     (ClientClosed(), "this client is closed; make a new one with Client()"),
+    (
+        ReentrantUseError(),
+        (
+            "a finalizer or signal handler has called the client in the middle of its own work, in the "
+            "thread that does it; let it set a flag, or put the call into a queue for another thread"
+        ),
+    ),
     (
         ForkedClientError(1, 2),
         (
@@ -236,3 +244,24 @@ def test_except_star_works() -> None:
     except* RemoteError as group:
         seen += [str(error.engine) for error in group.exceptions if isinstance(error, RemoteError)]
     assert seen == ["KeyError('k')", "0"]
+
+
+# ---------------------------------------------------------------- old names
+
+
+def test_errors_whose_tracebacks_were_shown_count_only() -> None:
+    one = errors.RemoteError("ValueError", "bad")
+    assert str(errors.AlreadyDisplayedError(one)) == "1 error"
+    both = errors.AlreadyDisplayedError(errors.CompositeError("two", [one, one]))
+    assert (str(both), both.ename, both.render_traceback()) == ("2 errors", "CompositeError", ["2 errors"])
+    assert isinstance(both.original_error, errors.CompositeError)
+
+
+def test_handlers_written_for_ipyparallel_catch() -> None:
+    assert errors.TimeoutError is TimeoutError
+    assert issubclass(errors.ClusterNotFound, FileNotFoundError)
+    assert issubclass(errors.ClusterAlreadyRunning, RuntimeError)
+    assert errors.LauncherError is errors.LaunchError
+    assert errors.NotRunning is errors.ClusterNotFound
+    assert errors.ProcessStateError is errors.ClusterAlreadyRunning
+    assert errors.UnknownStatus is errors.ClusterNotResponding

@@ -39,3 +39,21 @@ def test_a_name_has_one_home() -> None:
     registry.provide({"dumps": "json"})
     with pytest.raises(ValueError, match="'dumps' lives in json already, not in marshal"):
         registry.provide({"dumps": "marshal"})
+
+
+def test_a_home_may_be_a_module() -> None:
+    registry.provide({"coder": "json.encoder:"})
+    assert registry.find("coder") is sys.modules["json.encoder"]
+
+
+def test_a_module_that_passes_names_on() -> None:
+    registry.provide({"dumps": "json", "loads": "json"})
+    find_late = registry.lend("an.old.path", ("dumps",))
+    assert find_late("dumps") is sys.modules["json"].dumps
+    with pytest.raises(AttributeError, match=r"module 'an\.old\.path' has no attribute 'loads'"):
+        find_late("loads")
+
+
+def test_modules_by_their_names() -> None:
+    assert registry.find_module("enginery.registry") is registry
+    assert registry.find_module("enginery.nothing_of_this_name") is None

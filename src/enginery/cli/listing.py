@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,24 @@ def read_logs(name: str | None, lines: int | None) -> Iterator[tuple[str, str]]:
             yield path.stem, text if lines is None else "\n".join(text.splitlines()[-lines:])
 
 
+def describe_configuration() -> dict[str, Any]:
+    """What is in force here, and the environment variables that have a say in it."""
+    from enginery import registry
+    from enginery.cluster.environment import choose_start_method
+    from enginery.host.processes import available_cores
+    from enginery.transport.addresses import runtime_directory
+
+    return {
+        "version": registry.find("__version__"),
+        "runtime_directory": str(runtime_directory(create=False)),
+        "start_method": choose_start_method(None),
+        "cores": available_cores(),
+        "variables": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith("ENGINERY_")
+        },
+    }
+
+
 def _describe(cluster: FoundCluster) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": cluster.name,
@@ -69,7 +88,7 @@ def _ask(cluster: FoundCluster) -> dict[str, Any]:
         return {"state": ClusterState.STOPPED.value}  # it has ended since the listing
     except ClusterNotResponding:
         return {"state": "not responding"}
-    return {"engines": len(answer.engines), "pid": info.controller_pid}
+    return {"engines": answer.engine_count, "pid": info.controller_pid}
 
 
 def _running(clusters: list[FoundCluster]) -> list[str]:

@@ -52,6 +52,8 @@ def _become_controller(spec: ControllerSpec) -> int:
 def _become_engine(spec: EngineSpec) -> int:
     from enginery.engine.main import run_engine
 
+    if spec.log:  # what goes to standard error is taken for output of its tasks
+        set_up_logging(path=spec.log)
     return run_engine(spec, version=registry.find("__version__"))
 
 

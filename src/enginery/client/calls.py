@@ -10,46 +10,40 @@ CALL      ``pack((args, kwargs))``               ``pack(value)``
 MAP       ``pack(columns)``: a tuple of equally  ``pack((values, failures))``: `values` has None where a row
           long sequences, one per argument; the  failed, `failures` is a list of ``(row, inline, *buffers)``
           engine calls ``f(*row)`` for each row  of what `pack_failure` made
-EXECUTE   ``pack((source, filename))``           ``pack(None)``
+EXECUTE   ``pack((source, filename, silent,      ``pack(None)``; of a text that is not silent ``pack({…})`` of
+          cell))``: `cell` names where the text  `execution_count`, `data` and `metadata`: what its last line
+          comes from, see `cells`; may be empty  is worth, by MIME type
 PUSH      ``pack({name: value})``                ``pack(None)``
 PULL      ``pack((names, single))``: expressions ``pack(value)`` if single, else ``pack([value, …])``
 ========= ====================================== ==========================================================
 
-ERROR comes with what `pack_failure` made. A task of kind MAP also ends with ERROR if a row failed, and its
-payload has the same form as without a failure then. All further statuses come without a payload.
+ERROR and UNMET come with what `pack_failure` made. A task of kind MAP also ends with ERROR if a row failed,
+and its payload has the same form as without a failure then. All further statuses come without a payload. An
+engine says ABORTED of a text whose cell has failed there before it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from enginery.core.ledger import Blob
+from enginery.client.flags import Flags
+from enginery.core.submissions import Blob
 from enginery.ids import BlobId, EngineId
 from enginery.objects.functions import FunctionCache
 from enginery.objects.packing import Packed, pack, pack_call
+from enginery.objects.prepickled import kept_id
+from enginery.objects.serializers import accompanied
+from enginery.protocol.codec import check_record
 from enginery.protocol.messages import Kind, TaskOptions, clean_text
 
 _OPTIONS_KEPT = 512
+OPTIONS_LIMIT_BYTES = 1 << 19
+"""Half of what fits into a record: calls go with them."""
+_OPTIONS_NAMED = "what goes with each call (the tasks named in after and follow, targets, label)"
 NAME_LIMIT = 200
-LABEL_LIMIT = 10_000
-"""Characters of a function's name and of a label that travel with a task."""
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What a view asks of all its tasks."""
-
-    label: str = ""
-    priority: int = 0
-    retries: int = 0
-    retry_on_exception: bool = True
-
-    def __post_init__(self) -> None:
-        if len(self.label) > LABEL_LIMIT:
-            raise ValueError(f"a label has at most {LABEL_LIMIT} characters, not {len(self.label)}")
+"""Characters of a function's name that travel with a task."""
 
 
 class PreparedCall(NamedTuple):
@@ -101,8 +95,8 @@ class CallMaker:
             self._with_function[kind, blob_id, name] = known
         return known
 
-    def execute(self, source: str, filename: str) -> PreparedCall:
-        return self._plain(Kind.EXECUTE, "execute", pack((source, filename)))
+    def execute(self, source: str, filename: str, *, silent: bool = True, cell: str = "") -> PreparedCall:
+        return self._plain(Kind.EXECUTE, "execute", pack((source, filename, silent, cell)))
 
     def push(self, values: Mapping[str, Any]) -> PreparedCall:
         """Raises TypeError or PicklingError that names what cannot be sent."""
@@ -115,7 +109,7 @@ class CallMaker:
         return self._plain(Kind.PUSH, "push", packed)
 
     def pull(self, names: list[str], *, is_single: bool) -> PreparedCall:
-        return self._plain(Kind.PULL, "pull", pack((names, is_single)))
+        return self._plain(Kind.PULL, "pull", pack(accompanied((names, is_single))))
 
     def _plain(self, kind: Kind, name: str, packed: Packed) -> PreparedCall:
         options = self._without.get(kind)
@@ -125,7 +119,7 @@ class CallMaker:
 
     def _options(self, kind: Kind, function: BlobId, name: str) -> TaskOptions:
         flags = self._flags
-        return TaskOptions(
+        options = TaskOptions(
             kind,
             function,
             clean_text(name[:NAME_LIMIT]),
@@ -133,13 +127,25 @@ class CallMaker:
             clean_text(flags.label),
             flags.priority,
             flags.retries,
-            flags.retry_on_exception,
+            flags.retry_on,
+            flags.after,
+            flags.follow,
+            -1.0 if flags.timeout is None else flags.timeout,
+            flags.writeable,
+            -1.0 if flags.time_limit is None else flags.time_limit,
         )
+        check_record(options, _OPTIONS_NAMED, limit_bytes=OPTIONS_LIMIT_BYTES)
+        return options
 
 
 def once(buffers: Sequence[memoryview]) -> tuple[Blob, ...]:
-    """Buffers as blobs under random ids, which no other task will name."""
-    return tuple(Blob(BlobId(os.urandom(16)), buffer, False) for buffer in buffers)
+    """Buffers as blobs under random ids, which no other task will name; those of a `PrePickled` are kept."""
+    return tuple(map(_blob, buffers))
+
+
+def _blob(buffer: memoryview) -> Blob:
+    kept = kept_id(buffer)
+    return Blob(BlobId(os.urandom(16)), buffer, False) if kept is None else Blob(kept, buffer, True)
 
 
 def pack_columns(columns: tuple[Sequence[Any], ...], start: int) -> Packed:

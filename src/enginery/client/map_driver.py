@@ -7,16 +7,20 @@ outside the lock.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import msgspec
+
 from enginery.client.calls import CallMaker, once, pack_columns
+from enginery.client.constants import ConstantsOfIterators, with_constants
 from enginery.client.contract import TaskSession
 from enginery.client.partition import ChunkPlanner, split_evenly
 from enginery.client.results.async_result import Origin
-from enginery.client.results.bars import ProgressBar
 from enginery.client.results.map_result import AsyncMapResult
 from enginery.client.results.outcome import MapOutcome
 from enginery.client.sources import (
@@ -29,7 +33,7 @@ from enginery.client.sources import (
     listed_columns,
     sized_columns,
 )
-from enginery.core.ledger import Blob
+from enginery.core.submissions import Blob
 from enginery.errors import EngineryError, TaskAborted, TaskCancelled
 from enginery.ids import EngineId, TaskId
 from enginery.objects.packing import Packed
@@ -55,14 +59,19 @@ class MapSender:
         self, session: TaskSession, options: TaskOptions, function: Sequence[Blob], result: AsyncMapResult
     ) -> None:
         self._session = session
-        self._options = options
+        self.options = options
         self._function = function
+        self._first: TaskId | None = None  # of the map's tasks
         # The result holds the driver, so not the other way round.
         self.result_reference = weakref.ref(result)
 
     def send(self, outcome: MapOutcome, packed: Packed, engines: tuple[EngineId, ...] = ()) -> TaskId:
         blobs = (*self._function, *once(packed.buffers)) if packed.buffers else self._function
-        task = self._session.submit(self._options, packed.inline, blobs, (outcome,), engines)
+        task = self._session.submit(
+            self.options, packed.inline, blobs, (outcome,), engines, first=self._first
+        )
+        if self._first is None:
+            self._first = task
         result = self.result_reference()
         if result is not None:
             result.on_chunk_submitted(outcome, task)
@@ -71,11 +80,20 @@ class MapSender:
         return task
 
     def send_all(self, chunks: Iterable[tuple[MapOutcome, Packed, tuple[EngineId, ...]]]) -> None:
-        for outcome, packed, engines in chunks:
-            self.send(outcome, packed, engines)
+        """Send chunks that are all packed. What is interrupted leaves nothing outstanding."""
+        with self.whole():
+            for outcome, packed, engines in chunks:
+                self.send(outcome, packed, engines)
 
-    def take_back(self, tasks: Sequence[TaskId]) -> None:
-        self._session.abort(tasks)
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What raises in the block leaves nothing outstanding of what was sent in it."""
+        mark = self._session.mark()
+        try:
+            yield
+        except BaseException:
+            self._session.cancel_since(mark)
+            raise
 
 
 class BalancedMap:
@@ -88,8 +106,10 @@ class BalancedMap:
         planner: ChunkPlanner,
         *,
         buffersize: int | None = None,
+        constants: ConstantsOfIterators | None = None,
     ) -> None:
         self._sender = sender
+        self._constants = constants
         self._source = source
         self._planner = planner
         self._is_strict = buffersize is not None
@@ -109,15 +129,14 @@ class BalancedMap:
 
         Raises what keeps one of them from being sent; then nothing is left outstanding.
         """
-        sent: list[TaskId] = []
-        try:
-            while (chunk := self._next_chunk()) is not None:
-                outcome, columns = chunk
-                sent.append(self._sender.send(outcome, pack_columns(columns, outcome.start)))
-        except BaseException:
-            self.close()
-            self._sender.take_back(sent)
-            raise
+        with self._sender.whole():
+            try:
+                while (chunk := self._next_chunk()) is not None:
+                    outcome, columns = chunk
+                    self._sender.send(outcome, self._pack(outcome, columns))
+            except BaseException:
+                self.close()
+                raise
 
     # ------------------------------------------------------------ facts
 
@@ -177,6 +196,9 @@ class BalancedMap:
             kind(f"these items had not been sent when the map was {'cancelled' if cancelled else 'aborted'}")
         )
 
+    def set_priority(self, priority: int) -> None:
+        self._sender.options = msgspec.structs.replace(self._sender.options, priority=priority)
+
     def close(self) -> None:
         with self._lock:
             self._is_stopped = True
@@ -218,7 +240,7 @@ class BalancedMap:
         while pending:
             outcome, columns = pending.pop()
             try:
-                packed = pack_columns(columns, outcome.start)
+                packed = self._pack(outcome, columns)
             except Exception as error:  # noqa: BLE001 - whatever pickling raises becomes the item's error
                 halves = self._halve(outcome, columns)
                 if not halves:
@@ -230,6 +252,11 @@ class BalancedMap:
             except EngineryError as error:  # the client has been closed
                 outcome.fail(error)
                 self._give_up(error)
+
+    def _pack(self, outcome: MapOutcome, columns: Columns) -> Packed:
+        if self._constants is not None:
+            columns = self._constants.in_chunk(columns)
+        return pack_columns(columns, outcome.start)
 
     def _halve(self, outcome: MapOutcome, columns: Columns) -> list[tuple[MapOutcome, Columns]]:
         """Halves of a chunk, so that one bad item spoils no others; nothing if there is only one item."""
@@ -284,13 +311,16 @@ def start_balanced_map(
     check_iterable(sequences)
     _check_flags(flags)
     options, blobs = maker.function(Kind.MAP, function)
+    is_limited = options.time_limit_s >= 0
+    if is_limited and flags.chunksize is not None:
+        options = msgspec.structs.replace(options, most_calls=flags.chunksize)
     columns = sized_columns(sequences)
-    source = BufferSource() if columns is None else SequenceSource(columns)
+    source = BufferSource() if columns is None else SequenceSource(with_constants(columns))
     total = source.total if isinstance(source, SequenceSource) else None
-    bar = ProgressBar(total, name=origin.name) if flags.progress else None
-    result = AsyncMapResult(session, origin, total=total, ordered=flags.ordered, bar=bar)
+    result = AsyncMapResult(session, origin, total=total, ordered=flags.ordered, with_bar=flags.progress)
     sender = MapSender(session, options, blobs, result)
-    planner = ChunkPlanner(engines=engines, total=total, chunksize=flags.chunksize)
+    # With a limit each item is a task, unless told otherwise: so an engine can be held to it in any case.
+    planner = ChunkPlanner(engines=engines, total=total, chunksize=flags.chunksize, one_each=is_limited)
     try:
         if isinstance(source, SequenceSource) and planner.is_decided:
             _send_at_once(sender, result, source, planner)
@@ -298,7 +328,8 @@ def start_balanced_map(
         buffersize = flags.buffersize
         if buffersize is not None and flags.chunksize is not None:
             buffersize = max(buffersize, flags.chunksize)  # a whole chunk must fit
-        driver = BalancedMap(sender, source, planner, buffersize=buffersize)
+        constants = ConstantsOfIterators(len(sequences)) if isinstance(source, BufferSource) else None
+        driver = BalancedMap(sender, source, planner, buffersize=buffersize, constants=constants)
         result.follow(driver)
         if isinstance(source, BufferSource):
             driver.feeder = Feeder(zip(*sequences, strict=False), driver, result)
@@ -306,8 +337,7 @@ def start_balanced_map(
         else:
             driver.start()
     except BaseException:
-        if bar is not None:
-            bar.close()
+        result.close_bar()
         raise
     return result
 
@@ -325,15 +355,23 @@ def start_direct_map(
     """Begin a map in which each engine has one contiguous part."""
     check_iterable(sequences)
     options, blobs = maker.function(Kind.MAP, function)
-    source = SequenceSource(listed_columns(sequences))
+    source = SequenceSource(with_constants(listed_columns(sequences)))
     packed = []
+    if options.time_limit_s >= 0:
+        most = max(1, math.ceil(source.total / len(engines)))
+        options = msgspec.structs.replace(options, most_calls=most)
     for engine, part in zip(engines, split_evenly(source.total, len(engines)), strict=False):
         packed.append((engine, part, pack_columns(source.slice(part), part.start)))
-    bar = ProgressBar(source.total, name=origin.name) if flags.progress else None
-    result = AsyncMapResult(session, origin, total=source.total, bar=bar)
+    result = AsyncMapResult(session, origin, total=source.total, with_bar=flags.progress)
     sender = MapSender(session, options, blobs, result)
-    chunks = [(result.new_chunk(part.start, len(part)), data, (engine,)) for engine, part, data in packed]
-    sender.send_all(chunks)
+    try:
+        sender.send_all(
+            (result.new_chunk(part.start, len(part), engine), data, (engine,))
+            for engine, part, data in packed
+        )
+    except BaseException:
+        result.close_bar()
+        raise
     _end_if_empty(result)
     return result
 

@@ -51,13 +51,21 @@ class ChunkPlanner:
     """Decides on the size of each next chunk of one balanced map.
 
     `engines` is how many may run it, `total` the number of items where it is known, `chunksize` what the user
-    asked for: it is obeyed exactly.
+    asked for: it is obeyed exactly. Without that, `one_each` makes every item a chunk.
     """
 
-    def __init__(self, *, engines: int, total: int | None = None, chunksize: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        engines: int,
+        total: int | None = None,
+        chunksize: int | None = None,
+        one_each: bool = False,
+    ) -> None:
         self._engines = max(1, engines)
         self._total = total
         self._chunksize = chunksize
+        self._one_each = one_each
         self._planned = 0
         self._largest = 0  # size of the largest chunk that has come back
         self._items = 0.0  # measured lately, and their seconds
@@ -88,7 +96,7 @@ class ChunkPlanner:
             return 0
         if self._chunksize is not None:
             size = self._chunksize if waiting >= self._chunksize or is_rest else 0
-        elif self._is_single() or not self._largest:
+        elif self._is_single() or not self._largest or self._one_each:
             size = 1
         else:
             size = self._measured_size(waiting)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from enginery.client.shield import Lowered
 from enginery.transport import clock
 from enginery.transport.channel import Waker
 
@@ -75,18 +76,20 @@ class ReaderRole:
         `kick` wakes the reader, who may be one that makes room.
         """
         sleeper = _Sleeper(predicate)
-        with self._lock:
-            if self._holder == NOBODY:
-                return
-            self._sleepers.append(sleeper)
         try:
+            with self._lock:
+                if self._holder == NOBODY:
+                    return
+                self._sleepers.append(sleeper)
             if kick:
                 self.waker.wake()
             if not predicate():
-                sleeper.event.wait(None if deadline is None else max(deadline - clock.now(), 0.0))
+                with Lowered():
+                    sleeper.event.wait(None if deadline is None else max(deadline - clock.now(), 0.0))
         finally:
             with self._lock:
-                self._sleepers.remove(sleeper)
+                if sleeper in self._sleepers:
+                    self._sleepers.remove(sleeper)
                 if sleeper.event.is_set() and self._holder == NOBODY and self._sleepers:
                     self._sleepers[0].event.set()  # woken to read, but leaving: the next one's turn
 

@@ -101,17 +101,17 @@ def listed_columns(sequences: Sequence[Iterable[Any]]) -> Columns:
     return columns
 
 
-def check_iterable(sequences: Sequence[Any]) -> None:
+def check_iterable(sequences: Sequence[Any], *, what: str = "map") -> None:
     """Raise TypeError unless there is something, and all of it can be iterated over."""
     if not sequences:
-        raise TypeError("map needs at least one sequence after the function")
+        raise TypeError(f"{what} needs at least one sequence after the function")
     for number, sequence in enumerate(sequences):
         try:
             iter(sequence)
         except TypeError:
             kind = type(sequence).__name__
             raise TypeError(
-                f"sequence {number} of the map is of type {kind}, which cannot be iterated over"
+                f"sequence {number} of the {what} is of type {kind}, which cannot be iterated over"
             ) from None
 
 
@@ -171,6 +171,12 @@ class Feeder:
         self._wake.put(_STOP)
 
     def _run(self, rows: Iterator[tuple[Any, ...]]) -> None:
+        try:
+            self._feed(rows)
+        finally:
+            del self._fed  # which holds the feeder: both go without the collector's help
+
+    def _feed(self, rows: Iterator[tuple[Any, ...]]) -> None:
         error: BaseException | None = None
         held = self._result()
         while held is not None and not self._is_stopped:

@@ -166,7 +166,9 @@ class LocalHost:
         sweep(self.directory, keep_directory=self.keep_directory)
 
     def detach(self) -> None:
-        """Let the host outlive this process. To be called for a host whose spec names no owner."""
+        """Let the host outlive this process."""
+        if self.is_running():
+            self._process.send_signal(signal.SIGUSR1)  # it comes before the end of its sender does
         self._disown()
         with _owned_lock:
             _detached.add(self)

@@ -20,12 +20,14 @@ LOG_KEPT_BYTES = 1 << 20
 _TAIL_LINES = 20
 
 
-def prepare(directory: ClusterDirectory) -> None:
+def prepare(directory: ClusterDirectory, *, restore: bool = False) -> None:
     """Take away what an earlier cluster has left that did not end in order, and cut its logs.
 
-    The caller holds the lock.
+    If it is to be restored, what that needs stays. The caller holds the lock.
     """
-    _withdraw(directory)
+    directory.withdraw(keep_pages=restore)
+    if not restore:
+        _forget(directory)
     directory.create()
     for path in directory.logs.glob("*.log"):
         size = path.stat().st_size
@@ -45,7 +47,10 @@ def sweep(directory: ClusterDirectory, *, keep_directory: bool) -> None:
     # Another cluster may have taken the name meanwhile, or the directory may have gone.
     with contextlib.suppress(ClusterAlreadyRunning, FileNotFoundError), directory.lock():
         if keep_directory:
-            _withdraw(directory)
+            can_be_restored = directory.resume_file.exists()
+            directory.withdraw(keep_pages=can_be_restored)
+            if not can_be_restored:
+                _forget(directory)
             directory.lock_file.unlink(missing_ok=True)
         else:
             directory.remove()
@@ -63,8 +68,9 @@ def last_lines(logs: Path, count: int = _TAIL_LINES) -> str:
     return "\n".join(f"{name}:\n{text}" for name, text in parts)
 
 
-def _withdraw(directory: ClusterDirectory) -> None:
+def _forget(directory: ClusterDirectory) -> None:
+    """What another controller would need to go on with it."""
     from enginery.host.files import KEYS_FILE
 
-    directory.withdraw()
+    directory.resume_file.unlink(missing_ok=True)
     (directory.path / KEYS_FILE).unlink(missing_ok=True)

@@ -97,7 +97,7 @@ class Dialer(Generic[Body]):
         if len(records) == 1 and isinstance(records[0], (HelloFirst, Refused)):
             self._on_rejected(records[0], envelope.epoch, now)
             return []
-        verdict = self.link.on_message(envelope, frames)
+        verdict = self.link.on_message(envelope, frames, header_bytes=len(header))
         if verdict is Verdict.GAP:
             self.greet(now=now)
         if verdict is not Verdict.FRESH:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from enginery.protocol.messages import Kind, TaskOptions
+
 UNKNOWN = -1.0
 FUNCTIONS_KEPT = 4096
 _WEIGHT = 0.25  # of the newest measurement: follows a change within about ten tasks
@@ -48,3 +50,11 @@ class DurationTable:
             return
         self._mean_s[function] = mean + _WEIGHT * (max(duration_s, 0.0) - mean)
         self._mean_s.move_to_end(function)
+
+
+_KIND_KEYS = {kind: kind.name.encode() for kind in Kind}
+
+
+def duration_key(options: TaskOptions) -> bytes:
+    """What tasks of these options are measured by: their function, else their kind."""
+    return options.function or _KIND_KEYS[options.kind]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from enginery.core.deliveries import Deliveries
+from enginery.core import taking_over, toward_clients
+from enginery.core.asked_again import AskedAgain
+from enginery.core.credit import BYTE_WINDOW, TASK_WINDOW, Credit
 from enginery.core.launches import LaunchOrder
+from enginery.core.liveness import CLIENT_GRACE_S
+from enginery.core.outbound import Outbound
+from enginery.core.restarts import Place, RestartOrder
 from enginery.core.state import ClusterState
 from enginery.ids import (
     NO_ENGINE,
@@ -12,44 +17,45 @@ from enginery.ids import (
     EngineId,
     EngineKey,
     HostKey,
-    TaskId,
+    client_pool,
+    content_id,
     make_task_id,
     task_client,
+    task_number,
 )
-from enginery.protocol.history import ClientSeen, TaskAccepted, TaskDelivered
-from enginery.protocol.link import Link
+from enginery.protocol.history import BlobKept, ClientSeen, TaskAccepted
+from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
     Abort,
     Answer,
-    AskStatus,
+    Call,
+    Cancel,
+    CancelItems,
     ClientHello,
     ClientWelcome,
-    EngineStatus,
     Goodbye,
     LaunchEngines,
-    Ping,
     Received,
     Resend,
+    RestartEngines,
+    SetPriority,
+    ShareBlob,
     ShutDown,
     SignalEngines,
     SignalProcesses,
     StartEngines,
-    StatusAnswer,
     StopEngine,
     StopEngines,
     StopProcesses,
     Submit,
-    TaskResult,
+    TaskOptions,
 )
-from enginery.protocol.ranges import NumberSet
+from enginery.protocol.ranges import NumberSet, collect_ranges, without
 
-TASK_WINDOW = 50_000
-"""Tasks that the controller holds for one client; more wait in the client's ledger."""
-BYTE_WINDOW = 512 << 20
 NUMBER_LIMIT = 1 << 32
 """Larger task numbers would be another client's."""
-CLIENT_GRACE_S = 600.0
-"""How long a client that vanished may stay away before its results are in the store only."""
+KEPT_IN_STORE_BYTES = 16 << 20
+"""Larger functions and constants are not remembered beyond the controller's life."""
 
 
 def on_hello(state: ClusterState, hello: ClientHello, link: Link, *, now: float) -> str:
@@ -60,34 +66,74 @@ def on_hello(state: ClusterState, hello: ClientHello, link: Link, *, now: float)
     client = hello.client
     _, is_new = state.registry.on_client_hello(client, hello.secret)
     if is_new:
-        state.deliveries[client] = Deliveries()
+        state.outbound[client] = Outbound(state.held)
         state.accepted[client] = NumberSet(1)
+        state.credits[client] = Credit()
+        state.asked_again[client] = AskedAgain()
         state.remember(ClientSeen(client, hello.secret, now))
     identity = ("client", client)
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now, grace_s=CLIENT_GRACE_S)
-    deliveries = state.deliveries[client]
-    _forget_taken(state, client, deliveries.on_hello(hello.received))
+    pool = hello.pool if hello.pool == client_pool(client) else ""
+    state.on_sharing(identity, pool, hello.lent)
+    deliveries = state.outbound[client].deliveries
+    toward_clients.on_taken(state, client, deliveries.on_hello(hello.received, state.late_texts))
+    if not is_new:
+        _say_again(state, client)
+    taking_over.on_client_hello(state, client, hello.again)
+    uncommitted = state.recording.uncommitted(client)
     state.say(
         "client",
         client,
         ClientWelcome(
             state.controller,
             state.cluster,
-            state.accepted[client].ranges(),
+            without(state.accepted[client].ranges(), uncommitted),
             [record.info for record in state.registry.engines.values()],
             deliveries.next_number,
             TASK_WINDOW,
             BYTE_WINDOW,
+            collect_ranges(uncommitted),
         ),
     )
     return ""
 
 
+def _say_again(state: ClusterState, client: ClientId) -> None:
+    """What its tasks have said may be lost with its last connection, and its questions it asks again."""
+    outbound = state.outbound[client]
+    state.stop_answer(outbound.forget_questions())
+    watched = state.watching.watched(client)
+    for task in state.watching.speakers():
+        if task_client(task) == client or task in watched:
+            outbound.miss(task, 0)
+
+
+def on_share_blob(state: ClusterState, client: ClientId, record: ShareBlob, *, now: float) -> None:
+    identity = ("client", client)
+    if not state.custody.owns(identity, record.segment):
+        return  # nobody lends what is not his
+    if not record.keep:
+        state.blobs.on_shared(record, identity)
+        return
+    if state.blobs.missing((record.blob,)):
+        data = state.read_segment(record)
+        if data is None or content_id([data]) != record.blob:
+            state.blobs.on_declined(record, identity)  # others would be given it under that id
+            return
+        if record.size_bytes <= KEPT_IN_STORE_BYTES:
+            state.remember(BlobKept(record.blob, bytes(data)), record.size_bytes)
+    state.blobs.on_shared(record, identity)
+
+
 def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: float) -> None:
     options = record.options
     accepted = state.accepted[client]
+    asked_again = state.asked_again[client]
+    awaited = asked_again.numbers
+    named = _own_numbers_named(client, options)
     blobs = state.blobs
+    credit = state.credits[client]
     function_missing = blobs.missing((options.function,)) if options.function else []
     resend: list[int] = []
     wanted: set[BlobId] = set()
@@ -97,91 +143,83 @@ def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: flo
             blobs.drop_unheld(call.blobs)
             continue  # said again after a hello
         missing = [*function_missing, *blobs.missing(call.blobs)] if call.blobs else function_missing
-        if missing:
+        size_bytes = len(call.payload) + (0 if missing else blobs.unkept_bytes(call.blobs))
+        if not credit.has_room(len(numbers), awaited=len(awaited), size_bytes=size_bytes):
+            state.refuse(("client", client), credit.refusal())
+            return
+        if missing or (awaited and _comes_behind(call, named, asked_again)):
             resend.append(call.number)
+            asked_again.add(numbers)
             wanted.update(missing)
             continue
         for number in numbers:
             accepted.add(number)
+        credit.on_accepted(numbers, size_bytes)
+        if awaited:
+            asked_again.discard(numbers)
         needed = (options.function, *call.blobs) if options.function else call.blobs
         for _ in numbers:  # each task lets go of them by itself
             blobs.hold(needed)
+        first = make_task_id(client, call.first or call.number)
         for number, engine in zip(numbers, call.engines or (NO_ENGINE,), strict=True):
             task_id = make_task_id(client, number)
-            state.remember(TaskAccepted(task_id, now, options, call.payload, call.blobs, engine))
-        state.scheduler.on_submitted(client, options, call, blob_bytes=blobs.size_bytes(call.blobs), now=now)
-        state.on_accepted(client, numbers)
+            accepted_task = TaskAccepted(task_id, now, options, call.payload, call.blobs, engine, first)
+            state.remember(accepted_task, RECORD_BYTES + len(call.payload))
+        blob_bytes = blobs.size_bytes(call.blobs)
+        tasks = state.scheduler.on_submitted(client, options, call, blob_bytes=blob_bytes, now=now)
+        state.recording.on_accepted(client, numbers)
+        if state.restoring.is_watchful or state.scheduler.reclaiming.is_open:
+            taking_over.on_submitted(state, tasks, now=now)
     if resend:
         state.say("client", client, Resend(resend, sorted(wanted)))
 
 
+def _comes_behind(call: Call, named: set[int], asked_again: AskedAgain) -> bool:
+    """Whether a call has to follow one that comes again: it depends on it, or one engine runs both."""
+    if not named.isdisjoint(asked_again.numbers):
+        return True
+    return bool(call.engines) and asked_again.has_below(call.number)
+
+
+def _own_numbers_named(client: ClientId, options: TaskOptions) -> set[int]:
+    """The client's own tasks that tasks of these options depend on."""
+    return {
+        task_number(task)
+        for dependency in (options.after, options.follow)
+        if dependency is not None
+        for task in dependency.tasks
+        if task_client(task) == client
+    }
+
+
 def on_abort(state: ClusterState, client: ClientId, record: Abort, *, now: float) -> None:
-    state.scheduler.on_aborted([task for task in record.tasks if task_client(task) == client], now=now)
+    """Anybody may abort any task, and so with cancels and priorities."""
+    state.scheduler.cancelling.on_aborted(record.tasks, now=now)
 
 
-def on_received(state: ClusterState, client: ClientId, record: Received) -> None:
-    _forget_taken(state, client, state.deliveries[client].on_received(record.below))
+def on_cancel(state: ClusterState, client: ClientId, record: Cancel, *, now: float) -> None:
+    state.scheduler.cancelling.on_cancelled(record.tasks, grace_s=record.grace_s, now=now)
+
+
+def on_cancel_items(state: ClusterState, client: ClientId, record: CancelItems, *, now: float) -> None:
+    state.scheduler.cancelling.on_items_cancelled(record.task, record.items)
+
+
+def on_set_priority(state: ClusterState, client: ClientId, record: SetPriority, *, now: float) -> None:
+    state.scheduler.urgency.on_priority_set(record.tasks, record.priority, now=now)
+    state.say("client", client, Answer(record.request))
+
+
+def on_received(state: ClusterState, client: ClientId, record: Received, *, now: float) -> None:
+    toward_clients.on_taken(state, client, state.outbound[client].deliveries.on_received(record.below))
     state.touch(("client", client))  # there may be room for more
 
 
-def _forget_taken(state: ClusterState, client: ClientId, taken: list[TaskResult]) -> None:
-    for result in taken:
-        if result.blobs:
-            state.blobs.release(result.blobs)
-        state.remember(TaskDelivered(result.task))
-
-
-def on_goodbye(state: ClusterState, client: ClientId) -> None:
+def on_goodbye(state: ClusterState, client: ClientId, record: Goodbye, *, now: float) -> None:
     state.forget_client(client)
 
 
-def on_ping(state: ClusterState, client: ClientId) -> None:
-    state.say("client", client, Ping())
-
-
 # ---------------------------------------------------------------- questions and orders
-
-
-def on_ask_status(state: ClusterState, client: ClientId, record: AskStatus, *, now: float) -> None:
-    scheduler = state.scheduler
-    counts = scheduler.statistics()
-    engines = []
-    for engine, registered in sorted(state.registry.engines.items()):
-        load = scheduler.load(engine)
-        if load is None:
-            continue
-        first = next(iter(load.in_flight.values()), None)
-        engines.append(
-            EngineStatus(
-                engine=engine,
-                key=registered.key,
-                host=registered.info.host,
-                pid=registered.info.pid,
-                state="ready" if load.connected else "disconnected",
-                direct_queue=len(load.direct),
-                in_flight=len(load.in_flight),
-                running=first.task_id if first is not None else TaskId(0),
-                completed=load.completed,
-            )
-        )
-    state.say(
-        "client",
-        client,
-        StatusAnswer(
-            record.request,
-            state.cluster,
-            now - state.started_at,
-            engines,
-            len(state.registry.clients),
-            scheduler.ready_count,
-            counts.sent,
-            counts.running,
-            counts.done,
-            counts.failed,
-            counts.cancelled,
-        ),
-        256 + 96 * len(engines),
-    )
 
 
 def on_start_engines(state: ClusterState, client: ClientId, record: StartEngines, *, now: float) -> None:
@@ -209,34 +247,76 @@ def refuse_launches(state: ClusterState, *, now: float) -> None:
         state.say("client", order.client, answer)
 
 
-def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines) -> None:
+def on_stop_engines(state: ClusterState, client: ClientId, record: StopEngines, *, now: float) -> None:
     """No engine named = all of them."""
     wanted = record.engines or list(state.registry.engines)
-    error = _unknown_engines(state, wanted)
+    error = unknown_engines(state, wanted)
     if not error:
         for host, keys in _by_host(state, wanted).items():
-            state.stopping.update(keys)  # who says hello later, or again, hears of it then
-            if host and state.say("host", host, StopProcesses(keys)):
-                continue
-            for key in keys:
-                registered = state.registry.engine_by_key(key)
-                if registered is not None:
-                    state.say("control", registered.engine, StopEngine())
+            answer_restarts(state, state.restarts.on_stopped(keys, "it was told to stop for good meanwhile"))
+            _stop(state, host, keys)
     state.say("client", client, Answer(record.request, error))
 
 
-def on_signal_engines(state: ClusterState, client: ClientId, record: SignalEngines) -> None:
+def on_restart_engines(state: ClusterState, client: ClientId, record: RestartEngines, *, now: float) -> None:
+    """No engine named = all of them. Answered when others have been started in their places."""
+    wanted = sorted(set(record.engines or state.registry.engines))
+    error = unknown_engines(state, wanted) or _refuse_restart(state, wanted)
+    if error or not wanted:
+        state.say("client", client, Answer(record.request, error))
+        return
+    found = [state.registry.engines[engine] for engine in wanted]
+    processes = {process.key: Place(process.host_key, process.engine) for process in found}
+    state.restarts.on_ordered(client, record.request, processes)
+    for host, keys in _by_host(state, wanted).items():
+        _stop(state, host, keys)
+
+
+def answer_restarts(state: ClusterState, orders: list[RestartOrder]) -> None:
+    """These are complete."""
+    for order in orders:
+        if order.client is not None:
+            state.say("client", order.client, Answer(order.request, order.error, order.engines))
+
+
+def _refuse_restart(state: ClusterState, engines: list[EngineId]) -> str:
+    alone = [
+        engine for engine in engines if state.registry.engines[engine].host_key not in state.registry.hosts
+    ]
+    if alone:
+        return (
+            f"engine {', '.join(map(str, alone))} cannot be restarted: "
+            "no host of this cluster has started it and could start it again"
+        )
+    return ""
+
+
+def _stop(state: ClusterState, host: HostKey, keys: list[EngineKey]) -> None:
+    state.stopping.update(keys)  # who says hello later, or again, hears of it then
+    if host and state.say("host", host, StopProcesses(keys)):
+        return
+    for key in keys:
+        registered = state.registry.engine_by_key(key)
+        if registered is not None:
+            state.say("control", registered.engine, StopEngine())
+
+
+def on_signal_engines(state: ClusterState, client: ClientId, record: SignalEngines, *, now: float) -> None:
     """No engine named = all of them."""
     wanted = record.engines or list(state.registry.engines)
-    error = _unknown_engines(state, wanted)
+    error = unknown_engines(state, wanted)
     if not error:
         for host, keys in _by_host(state, wanted).items():
-            if not host or not state.say("host", host, SignalProcesses(keys, record.signum)):
+            signals = SignalProcesses(keys, record.signum)
+            if not host:
                 error = "some engines have no supervisor that could send them a signal"
+            elif not state.say("host", host, signals):
+                state.signals[host].append(signals)  # engines can be there before their host
     state.say("client", client, Answer(record.request, error))
 
 
-def _unknown_engines(state: ClusterState, engines: list[EngineId]) -> str:
+def unknown_engines(state: ClusterState, engines: list[EngineId]) -> str:
+    """Which of these there are not, as a sentence; empty if all are there."""
     unknown = sorted(set(engines) - state.registry.engines.keys())
     if not unknown:
         return ""
@@ -244,7 +324,7 @@ def _unknown_engines(state: ClusterState, engines: list[EngineId]) -> str:
     return f"there is no engine {', '.join(map(str, unknown))}; the engines are: {present}"
 
 
-def on_shut_down(state: ClusterState, client: ClientId, record: ShutDown) -> None:
+def on_shut_down(state: ClusterState, client: ClientId, record: ShutDown, *, now: float) -> None:
     state.is_shutting_down = True
     state.say("client", client, Answer(record.request))
     for engine, registered in sorted(state.registry.engines.items()):

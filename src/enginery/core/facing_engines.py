@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from enginery.core import taking_over
+from enginery.core.facing_clients import answer_restarts
+from enginery.core.facing_overview import answer_status
 from enginery.core.liveness import GRACE_S
-from enginery.core.state import ClusterState
-from enginery.ids import NO_ENGINE, EngineId, HostKey, task_client
-from enginery.protocol.history import EngineJoined, TaskText
+from enginery.core.state import LOST, ClusterState
+from enginery.core.toward_clients import pass_on, tell_listeners
+from enginery.core.voices import Place
+from enginery.core.watching import Recorded
+from enginery.ids import NO_ENGINE, EngineId, HostKey, TaskId, engine_pool
+from enginery.protocol.history import EngineJoined
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
     Answer,
+    BlobDeclined,
     BlobsMissing,
+    ClearNamespace,
     ControlHello,
     ControlWelcome,
+    Data,
+    Display,
+    EngineData,
+    EngineDisplay,
     EngineExited,
     EngineHello,
     EngineLeft,
+    EngineMemory,
     EngineOutput,
+    EngineProgress,
+    EngineResult,
     EnginesChanged,
     EnginesStarted,
     EngineWelcome,
+    FreeSegments,
     Goodbye,
+    Holds,
     HostHello,
     HostWelcome,
+    LastWord,
+    LaunchEngines,
+    Obeyed,
     Output,
-    Ping,
+    ProcessText,
+    Progress,
+    ReportMemory,
+    ReportUse,
     Results,
+    ShareBlob,
     Started,
     Status,
     StopEngine,
     StopProcesses,
+    TakeBack,
     TakenBack,
-    text_size,
 )
 from enginery.protocol.ranges import NumberSet
 
-RESULT_BYTE_WINDOW = 256 << 20
-"""Bytes of unconfirmed results that one engine may hold before it pauses."""
+RESULT_BYTE_WINDOW = 128 << 20
+"""Bytes of unconfirmed results that one engine may hold in its memory before it pauses."""
+HOST_LEFT = "the host that was to start them has left"
 
 # ---------------------------------------------------------------- task connection
 
@@ -51,21 +78,42 @@ def on_hello(state: ClusterState, hello: EngineHello, link: Link, *, now: float)
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now, grace_s=GRACE_S)
     state.blobs.on_engine_hello(engine)
-    if is_new:
+    pool = hello.pool if hello.pool == engine_pool(hello.key) else ""
+    state.on_sharing(identity, pool, hello.lent)
+    state.relays.on_engine_hello(engine, hello.host_key, maps_host=hello.maps_host)
+    if state.restoring.on_first_hello(engine) or is_new:
         state.results_seen[engine] = NumberSet(hello.first_result)
+        state.stored[engine] = hello.first_result
+    if is_new:
+        state.scheduler.on_engine_joined(engine)
+        state.scheduler.on_engine_disconnected(engine)  # as far as tasks are concerned, see `on_known`
+        state.joining.add(engine)
+        state.recording.on_joined(record.key)
+    taking_over.on_held(state, hello.key, hello.held, now=now)
+    strangers = state.scheduler.strangers(engine, hello.held)
+    unwanted = [attempt for attempt in strangers if not taking_over.is_left_alone(state, attempt)]
     state.say(
         "engine",
         engine,
-        EngineWelcome(state.controller, engine, state.results_seen[engine].low, RESULT_BYTE_WINDOW),
+        EngineWelcome(state.controller, engine, state.stored[engine], RESULT_BYTE_WINDOW, unwanted),
+        RECORD_BYTES + 12 * len(unwanted),
     )
     if is_new:
-        state.scheduler.on_engine_joined(engine)
-        state.remember(EngineJoined(record.info, now))
+        state.remember(EngineJoined(record.info, now, record.secret, record.host_key))
         state.tell_all_clients(EnginesChanged([record.info], []))
+        return engine, ""
+    if engine in state.joining:
         return engine, ""
     for task in state.scheduler.on_engine_returned(engine, hello.held):
         state.run(engine, task, announce=True)
     return engine, ""
+
+
+def on_share_blob(state: ClusterState, engine: EngineId, record: ShareBlob, *, now: float) -> None:
+    identity = ("engine", engine)
+    if state.custody.owns(identity, record.segment):
+        record.keep = False  # only clients have things that others are given by name
+        state.blobs.on_shared(record, identity)
 
 
 def on_results(state: ClusterState, engine: EngineId, record: Results, *, now: float) -> None:
@@ -78,34 +126,58 @@ def on_results(state: ClusterState, engine: EngineId, record: Results, *, now: f
             # The link delivers blobs before what names them; an engine that breaks this has a defect.
             result.status, result.blobs = Status.REFUSED, ()
         taken = state.scheduler.on_result(engine, result, now=now)
+        state.voices.on_result(engine, result.written)
         if not taken:
-            state.blobs.drop_unheld(result.blobs)  # nobody will ever ask for them
-    state.on_results_seen(engine)
+            taking_over.on_result(state, engine, number, result)
+        state.blobs.drop_unheld(result.blobs)  # it was late, or its task is tried again
+        if taken and state.scheduler.task(result.task) is not None:
+            _pass_on_text(state, engine, result)
+    state.recording.on_results_seen(engine, state.restoring.safe_below(engine, seen.low))
 
 
-def on_started(state: ClusterState, engine: EngineId, record: Started) -> None:
-    state.scheduler.on_started(engine, record.task, record.attempt)
+def _pass_on_text(state: ClusterState, engine: EngineId, result: EngineResult) -> None:
+    """Nobody gets the result of a task that is tried again; what it has written is heard all the same."""
+    for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+        if text:
+            pass_on(state, Output(result.task, engine, stream, text, result.attempt))
 
 
-def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing) -> None:
+def on_started(state: ClusterState, engine: EngineId, record: Started, *, now: float) -> None:
+    state.scheduler.on_started(engine, record.task, record.attempt, now=now)
+
+
+def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing, *, now: float) -> None:
     state.blobs.on_forgotten(engine, record.blobs)
     task = state.scheduler.on_resend_wanted(engine, record.task, record.attempt)
-    if task is not None:
+    if task is None:
+        return  # it has ended, and its segments may have been used again: nothing is wrong with them
+    if record.unreadable:
+        state.custody.on_unreadable(("engine", engine))
+        state.relays.on_unreadable(engine)
+    if state.blobs.missing(task.needed_blobs):
+        lost = EngineResult(task.task_id, task.attempt, Status.REFUSED, b"", (), now, now, error=LOST)
+        state.say("control", engine, TakeBack([(task.task_id, task.attempt)]))  # what came behind it waits
+        state.scheduler.on_result(engine, lost, now=now)
+    else:
         state.run(engine, task, announce=False)
 
 
 def on_goodbye(state: ClusterState, engine: EngineId, goodbye: Goodbye, *, now: float) -> None:
-    """It leaves on purpose, and says itself what it has begun and not reported."""
+    """It leaves on purpose, and says itself what it has begun: results of that may be lost on their way."""
     record = state.registry.engines[engine]
     state.registry.on_engine_ended(record.key)
-    started = frozenset({goodbye.running} if goodbye.running else ())
+    started: frozenset[TaskId] | None = None
+    if goodbye.started is not None:
+        strangers = state.scheduler.strangers(engine, goodbye.started)  # of an earlier attempt, for one
+        started = frozenset(task for task, _ in set(goodbye.started).difference(strangers))
     state.forget_engine(
-        record.key, cause="it was stopped", status=Status.ENGINE_DIED, started=started, now=now
+        record.key,
+        cause="it was restarted" if record.key in state.restarts else "it was stopped",
+        status=Status.ENGINE_DIED,
+        started=started,
+        expected=True,
+        now=now,
     )
-
-
-def on_ping(state: ClusterState, engine: EngineId) -> None:
-    state.say("engine", engine, Ping())
 
 
 # ---------------------------------------------------------------- control connection
@@ -123,45 +195,94 @@ def on_control_hello(
     identity = ("control", record.engine)
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now)
-    state.say("control", record.engine, ControlWelcome(record.engine))
+    welcome = ControlWelcome(record.engine, state.scheduler.cancelling.grace_s, state.controller)
+    state.say("control", record.engine, welcome)
     to_stop = state.is_shutting_down or hello.key in state.stopping
     if to_stop and ("host", record.host_key) not in state.links:
         state.say("control", record.engine, StopEngine())
-    recalled = state.scheduler.recalled_of(record.engine)
-    if recalled:
-        state.take_back(record.engine, recalled)  # question or answer may be lost; its claims stay the same
+    state.scheduler.cancelling.say_again(record.engine)  # the engine's claims stay the same
+    for order in state.orders.of(record.engine):
+        state.say("control", record.engine, ClearNamespace(order))  # the same; twice does no harm
+    for number, free in state.memory_questions.of(record.engine):
+        state.say("control", record.engine, ReportMemory(number, free))
     return record.engine, ""
+
+
+def on_holds(state: ClusterState, engine: EngineId, record: Holds, *, now: float) -> None:
+    """Its task connection cannot say hello: user code may run for hours."""
+    if record.controller == state.controller:
+        taking_over.on_held(state, state.registry.engines[engine].key, record.held, now=now)
 
 
 def on_taken_back(state: ClusterState, engine: EngineId, record: TakenBack, *, now: float) -> None:
     state.scheduler.on_taken_back(engine, record.taken, record.kept, now=now)
 
 
-def on_control_goodbye(state: ClusterState, engine: EngineId) -> None:
+def on_control_goodbye(state: ClusterState, engine: EngineId, goodbye: Goodbye, *, now: float) -> None:
     state.disconnect(("control", engine))
     state.liveness.on_left(("control", engine))
 
 
-def on_output(state: ClusterState, engine: EngineId, record: EngineOutput) -> None:
-    if not state.scheduler.has_had(engine, record.task):
-        return  # nobody may write into another's task
-    size = RECORD_BYTES + text_size(record.text)
-    state.say(
-        "client", task_client(record.task), Output(record.task, engine, record.stream, record.text), size
-    )
-    state.remember(TaskText(record.task, engine, record.stream, record.text))
+def on_output(state: ClusterState, engine: EngineId, record: EngineOutput, *, now: float) -> None:
+    text = Output(record.task, engine, record.stream, record.text, record.attempt, record.number)
+    mark = Place(record.stream, record.attempt, record.mark) if record.mark else None
+    _hear(state, engine, text, mark=mark, written=record.written, now=now)
+
+
+def on_data(state: ClusterState, engine: EngineId, record: EngineData, *, now: float) -> None:
+    _hear(state, engine, Data(record.task, record.name, record.payload), now=now)
+
+
+def on_display(state: ClusterState, engine: EngineId, record: EngineDisplay, *, now: float) -> None:
+    piece = record.kind, record.content, record.offset, record.is_last
+    _hear(state, engine, Display(record.task, engine, *piece, record.attempt, record.number), now=now)
+
+
+def on_progress(state: ClusterState, engine: EngineId, record: EngineProgress, *, now: float) -> None:
+    if state.scheduler.present(engine, record.task, record.attempt):
+        how_far = record.items, record.done, record.failed, record.cancelled, record.report
+        tell_listeners(state, Progress(record.task, engine, record.attempt, *how_far))
+
+
+def _hear(
+    state: ClusterState,
+    engine: EngineId,
+    saying: Recorded,
+    *,
+    mark: Place | None = None,
+    written: int = 0,
+    now: float,
+) -> None:
+    if state.scheduler.has_had(engine, saying.task):  # nobody may write into another's task
+        state.voices.on_said(engine, saying, mark=mark, written=written, now=now, outbox=state)
+
+
+def on_obeyed(state: ClusterState, engine: EngineId, record: Obeyed, *, now: float) -> None:
+    order = state.orders.on_answered(record.order, engine)
+    if order is not None:
+        state.answer_order(order)
+
+
+def on_memory(state: ClusterState, engine: EngineId, record: EngineMemory, *, now: float) -> None:
+    if record.freed:
+        state.blobs.on_engine_freed(engine)
+    question = state.memory_questions.on_answered(record.order, engine, record.use)
+    if question is not None:
+        state.answer_memory(question)
 
 
 # ---------------------------------------------------------------- hosts
 
 
 def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: float) -> str:
-    if not state.registry.on_host_hello(hello.key, hello.secret):
+    if not state.registry.on_host_hello(hello):
         return "another host has registered under this key"
     identity = ("host", hello.key)
     state.links[identity] = link
     state.liveness.on_connected(identity, now=now)
+    state.relays.on_host_hello(hello.key, hello.pool)
     state.say("host", hello.key, HostWelcome(state.cluster))
+    state.free_unneeded("host", hello.key, hello.lent, state.blobs.copies_at(identity))
     if state.is_shutting_down:
         state.say("host", hello.key, StopProcesses([]))
     own = [
@@ -171,6 +292,10 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
     ]
     if own:
         state.say("host", hello.key, StopProcesses(own))
+    for signals in state.signals.pop(hello.key, ()):
+        state.say("host", hello.key, signals)
+    for number, _ in state.host_polls.of(hello.key):
+        state.say("host", hello.key, ReportUse(number))
     return ""
 
 
@@ -181,22 +306,78 @@ def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *,
         state.tell_all_clients(EnginesChanged([], [EngineLeft(NO_ENGINE, record.key, record.cause)]))
     elif registered is not None and registered.host_key != key:
         return  # a host speaks for its own engines only
+    taking_over.on_exited(state, record.key, record.started if record.proof else (), now=now)
     state.registry.on_engine_ended(record.key)
-    started = frozenset(record.started) if record.proof else None
-    state.forget_engine(record.key, cause=record.cause, status=Status.ENGINE_DIED, started=started, now=now)
+    if registered is not None:
+        _hear_last_words(state, registered.engine, record.words, now=now)
+    replaced = state.restarts.on_engine_gone(record.key, now=now)
+    load = None if registered is None else state.scheduler.load(registered.engine)
+    state.forget_engine(
+        record.key,
+        cause=replaced or record.cause,
+        status=Status.ENGINE_DIED,
+        started=load.may_have_begun(record.started) if load is not None and record.proof else None,
+        expected=record.expected or bool(replaced),
+        now=now,
+    )
+    if record.key in state.restarts:
+        launch = state.launches.new_number()
+        engine = state.restarts.on_ended(record.key, key, launch=launch)
+        if engine is not None:
+            state.say("host", key, LaunchEngines(launch, [engine]))
 
 
-def on_engines_started(state: ClusterState, record: EnginesStarted) -> None:
+def _hear_last_words(state: ClusterState, engine: EngineId, words: Iterable[LastWord], *, now: float) -> None:
+    def is_wanted(word: LastWord) -> bool:
+        task = state.scheduler.task(word.task)
+        if task is None:
+            return word.is_late and state.scheduler.has_had(engine, word.task)
+        return (task.engine, task.attempt) == (engine, word.attempt)
+
+    state.voices.on_last_words(engine, words, is_wanted=is_wanted, now=now, outbox=state)
+
+
+def on_process_text(state: ClusterState, key: HostKey, record: ProcessText, *, now: float) -> None:
+    registered = state.registry.engine_by_key(record.key)
+    if registered is None:
+        state.voices.on_late_text(key, record, outbox=state)
+    elif registered.host_key == key and state.scheduler.has_had(registered.engine, record.task):
+        state.voices.on_text(registered.engine, record, now=now, outbox=state)
+
+
+def on_engines_started(state: ClusterState, key: HostKey, record: EnginesStarted, *, now: float) -> None:
+    answer_restarts(state, state.restarts.on_launched(record.request, record.error))
     order = state.launches.on_answered(record.request)
     if order is not None:
         started = [process.wanted for process in record.processes]
         state.say("client", order.client, Answer(order.request, record.error, started))
 
 
-def on_host_goodbye(state: ClusterState, key: HostKey) -> None:
+def on_host_share_blob(state: ClusterState, key: HostKey, record: ShareBlob, *, now: float) -> None:
+    """It has copied a blob that it was sent, for its engines."""
+    if not state.relays.on_placed(key, record.blob, record.segment):
+        state.say("host", key, FreeSegments([record.segment]))
+
+
+def on_blob_declined(state: ClusterState, key: HostKey, record: BlobDeclined, *, now: float) -> None:
+    state.relays.on_declined(key, record.blob)
+    state.stop_relaying(key, record.blob)
+
+
+def on_host_goodbye(state: ClusterState, key: HostKey, goodbye: Goodbye, *, now: float) -> None:
+    lose_host(state, key, now=now)
+
+
+def lose_host(state: ClusterState, key: HostKey, *, now: float) -> None:
+    """It has left, or has not been heard of for longer than its grace."""
     state.registry.on_host_gone(key)
+    state.signals.pop(key, None)
+    state.blobs.on_host_gone(("host", key))
     for order in state.launches.on_host_gone(key):
-        state.say("client", order.client, Answer(order.request, "the host that was to start them has left"))
+        state.say("client", order.client, Answer(order.request, HOST_LEFT))
+    answer_restarts(state, state.restarts.on_host_gone(key, HOST_LEFT))
+    for poll in state.host_polls.on_gone(key):
+        answer_status(state, poll, now=now)
     state.disconnect(("host", key))
     state.liveness.on_left(("host", key))
 
@@ -204,7 +385,12 @@ def on_host_goodbye(state: ClusterState, key: HostKey) -> None:
 def lose_engine(state: ClusterState, engine: EngineId, *, now: float) -> None:
     """Its route has been gone for longer than its grace, and nobody has proof of its death."""
     record = state.registry.engines.get(engine)
-    if record is not None:
+    if record is not None and ("control", engine) in state.links:
+        # Its control thread is there: user code keeps the other one from saying hello.
+        identity = ("engine", engine)
+        state.liveness.on_connected(identity, now=now, grace_s=GRACE_S)
+        state.liveness.on_disconnected(identity, now=now)
+    elif record is not None:
         state.forget_engine(
             record.key,
             cause=f"it has not been heard of for {GRACE_S:.0f} s",

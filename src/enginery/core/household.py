@@ -3,11 +3,13 @@
 Once a household is ending it ends. The supervisor ends the engines, because it explains how they died; if the
 supervisor is gone, the parent does so itself. What is left after the grace is killed.
 
-Whether a controller is started again (a later part) is to be decided in `Household.on_controller_exited`.
+A controller that was killed, or has failed, is started again where that is wanted: at once, and no more than
+`COMEBACKS` times in `COMEBACKS_S`. One that ends by itself was told to, and everything ends with it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from enginery.core.supervision import KILL_INTERVAL_S, STOP_GRACE_S
@@ -19,7 +21,16 @@ MARGIN_S = 0.5
 """The parent's grace is longer than the supervisor's by this, so that the supervisor can report."""
 
 
+COMEBACKS = 5
+COMEBACKS_S = 60.0
+PAUSE_S = 0.5
+"""Between the end of a controller that was started again lately and the start of the next one."""
+
+
 class HouseholdOutbox(Protocol):
+    def restart_controller(self, cause: str) -> None:
+        """Start another controller on what the one before has left; say `on_controller_started`."""
+
     def end_supervisor(self, reason: str) -> None:
         """Tell the supervisor to stop all engines and to leave."""
 
@@ -34,8 +45,12 @@ class HouseholdOutbox(Protocol):
 class Household:
     """All processes of one host, seen by their parent. Once it is ending it ends."""
 
-    def __init__(self, *, stop_grace_s: float = STOP_GRACE_S) -> None:
+    def __init__(self, *, stop_grace_s: float = STOP_GRACE_S, restarts_controller: bool = False) -> None:
         self._stop_grace_s = stop_grace_s
+        self._restarts_controller = restarts_controller
+        self._comebacks: deque[float] = deque(maxlen=COMEBACKS)
+        self._restart_at: float | None = None
+        self._cause = ""  # of the end of the controller that is started again
         self._has_controller = False
         self._has_supervisor = False
         self._engines: set[EngineKey] = set()
@@ -55,7 +70,9 @@ class Household:
     @property
     def is_over(self) -> bool:
         """Everybody has left."""
-        return not (self._has_controller or self._has_supervisor or self._engines)
+        return self._restart_at is None and not (
+            self._has_controller or self._has_supervisor or self._engines
+        )
 
     # ------------------------------------------------------------ facts
 
@@ -74,7 +91,18 @@ class Household:
     def on_controller_exited(self, cause: str, *, clean: bool, now: float, outbox: HouseholdOutbox) -> None:
         self._has_controller = False
         self._terminate_at = None
+        if self._restarts_controller and not clean and not self.is_ending and self._may_come_back(now):
+            self._cause = cause
+            self._restart_at = now + (PAUSE_S if self._comebacks else 0.0)
+            self._comebacks.append(now)
+            self.on_tick(now=now, outbox=outbox)
+            return
         self.on_end_asked(f"the controller has ended: {cause}", failed=not clean, now=now, outbox=outbox)
+
+    def _may_come_back(self, now: float) -> bool:
+        while self._comebacks and self._comebacks[0] < now - COMEBACKS_S:
+            self._comebacks.popleft()
+        return len(self._comebacks) < COMEBACKS
 
     def on_supervisor_left(self, *, orderly: bool, now: float, outbox: HouseholdOutbox) -> None:
         """It is gone; `orderly` if it said that it would go because its engines have."""
@@ -96,6 +124,7 @@ class Household:
             return
         self.reason = reason
         self.has_failed = failed
+        self._restart_at = None
         self._kill_at = now + self._stop_grace_s + MARGIN_S
         if self._has_supervisor:
             outbox.end_supervisor(reason)
@@ -107,10 +136,13 @@ class Household:
     # ------------------------------------------------------------ time
 
     def next_deadline(self) -> float | None:
-        deadlines = (self._terminate_at, self._kill_at)
+        deadlines = (self._terminate_at, self._kill_at, self._restart_at)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def on_tick(self, *, now: float, outbox: HouseholdOutbox) -> None:
+        if self._restart_at is not None and self._restart_at <= now:
+            self._restart_at = None
+            outbox.restart_controller(self._cause)
         if self._terminate_at is not None and self._terminate_at <= now:
             self._terminate_at = None
             outbox.terminate_controller()

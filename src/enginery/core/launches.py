@@ -41,10 +41,15 @@ class Launches:
         taken = []
         while self._waiting:
             _, order = self._waiting.popleft()
-            self._under_way[self._next] = host, order
-            taken.append((self._next, order))
-            self._next += 1
+            launch = self.new_number()
+            self._under_way[launch] = host, order
+            taken.append((launch, order))
         return taken
+
+    def new_number(self) -> int:
+        """A number that no launch has had: what a host answers to."""
+        self._next += 1
+        return self._next - 1
 
     def on_answered(self, launch: int) -> LaunchOrder | None:
         """A host has answered; None if it had before."""

@@ -13,6 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 PROBE_INTERVAL_S = 2.0
 GRACE_S = 60.0
+CLIENT_GRACE_S = 600.0
+"""How long a client that vanished may stay away before its results are in the store only."""
 
 Peer = TypeVar("Peer", bound=Hashable)
 Peer_contra = TypeVar("Peer_contra", bound=Hashable, contravariant=True)

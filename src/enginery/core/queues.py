@@ -6,10 +6,13 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from enginery.core.placement import ANYWHERE, Destination
 from enginery.core.tasks import Task, TaskState
+from enginery.ids import EngineId
 
 DEAD_KEPT = 64
 """Discarded tasks that may stay in a queue, however short it is."""
+LOWEST_PRIORITY = -(1 << 31)
 
 
 class ReadyQueue:
@@ -39,15 +42,57 @@ class ReadyQueue:
     def __repr__(self) -> str:
         return f"<ReadyQueue of {self._length} tasks>"
 
+    def ahead_of(self, task: Task) -> int:
+        """How many leave before this one, which is inside. Looks through all of them."""
+        for place, other in enumerate(self):
+            if other is task:
+                return place
+        raise KeyError(task.task_id)
+
     def push(self, task: Task) -> None:
-        self._lane(task.options.priority).append(task)
+        self._lane(task.priority).append(task)
         self._length += 1
 
-    def push_front(self, tasks: Iterable[Task]) -> None:
-        """Put tasks that had left back where they were, in their order."""
-        for task in sorted(tasks, key=lambda task: task.task_id, reverse=True):
-            self._lane(task.options.priority).appendleft(task)
+    def put_back(self, tasks: Iterable[Task]) -> None:
+        """Put tasks that had left back where they were: each before those whose turn comes later."""
+        by_priority: dict[int, list[Task]] = {}
+        for task in sorted(tasks, key=lambda task: task.turn):
+            by_priority.setdefault(task.priority, []).append(task)
             self._length += 1
+        for priority, returning in by_priority.items():
+            lane = self._lane(priority)
+            first: list[Task] = []
+            for task in returning:
+                if not lane or lane[-1].turn <= task.turn:
+                    lane.append(task)
+                    continue
+                while lane[0].turn <= task.turn:
+                    first.append(lane.popleft())
+                first.append(task)
+            lane.extendleft(reversed(first))
+
+    @property
+    def priorities(self) -> list[int]:
+        """Of the tasks inside, highest first; of discarded ones too."""
+        return [-negated for negated in self._order]
+
+    def top(self) -> int | None:
+        """The priority of the next ready task."""
+        while self._order:
+            priority = -self._order[0]
+            lane = self._by_priority[priority]
+            while lane and lane[0].state is not TaskState.READY:
+                lane.popleft()
+            if lane:
+                return priority
+            del self._by_priority[priority], self._order[0]
+        return None
+
+    def take(self) -> Task:
+        """The next ready task; there is one, as `top` has said."""
+        task = self.pop()
+        assert task is not None
+        return task
 
     def pop(self) -> Task | None:
         """The next ready task."""
@@ -61,6 +106,11 @@ class ReadyQueue:
                     return task
             del self._by_priority[priority], self._order[0]
         return None
+
+    def remove(self, task: Task) -> None:
+        """Take out one that goes to another queue. Searches for it: only for what is rare."""
+        self._by_priority[task.priority].remove(task)
+        self._length -= 1
 
     def discard(self) -> None:
         """One of the tasks inside has stopped being ready."""
@@ -79,3 +129,48 @@ class ReadyQueue:
             lane = self._by_priority[priority] = deque()
             insort(self._order, -priority)
         return lane
+
+
+class BalancedQueues:
+    """Ready tasks that are addressed to no engine, by where they may go."""
+
+    __slots__ = ("_restricted", "anywhere")
+
+    def __init__(self) -> None:
+        self.anywhere = ReadyQueue()
+        self._restricted: dict[Destination, ReadyQueue] = {}
+
+    def __len__(self) -> int:
+        return len(self.anywhere) + sum(map(len, self._restricted.values()))
+
+    def __repr__(self) -> str:
+        return f"<BalancedQueues of {len(self)} tasks, to {1 + len(self._restricted)} destinations>"
+
+    def of(self, destination: Destination) -> ReadyQueue:
+        if destination == ANYWHERE:
+            return self.anywhere
+        queue = self._restricted.get(destination)
+        if queue is None:
+            queue = self._restricted[destination] = ReadyQueue()
+        return queue
+
+    def restricted(self) -> list[tuple[Destination, ReadyQueue]]:
+        """Those that may not go anywhere; what has been emptied is gone."""
+        if self._restricted:
+            self._restricted = {there: queue for there, queue in self._restricted.items() if queue}
+        return list(self._restricted.items())
+
+    def take_affected(self, gone: EngineId) -> list[Task]:
+        """An engine has left: take out those for whom that makes a difference."""
+        affected: list[Task] = []
+        for destination, queue in self.restricted():
+            if gone in destination.engines or destination.refused:
+                affected += queue
+                del self._restricted[destination]
+        return affected
+
+    def check(self) -> list[ReadyQueue]:
+        """Assert every invariant; returns all queues."""
+        for destination, queue in self._restricted.items():
+            assert all(task.destination == destination for task in queue), destination
+        return [self.anywhere, *self._restricted.values()]

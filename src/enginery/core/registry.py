@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
+from typing import NamedTuple
 
 from enginery.ids import ClientId, EngineId, EngineKey, HostKey
-from enginery.protocol.messages import EngineHello, EngineInfo, Versions
+from enginery.protocol.messages import ENGINE_LIMIT, EngineHello, EngineInfo, HostHello, Versions
+from enginery.protocol.ranges import NumberSet
 
 ENDED_KEPT = 4096
-ID_LIMIT = 1 << 31
-"""Ids that engines may want; others would grow out of what a record can hold."""
-
-
 FORMER_CLIENTS_KEPT = 100_000
 
 
@@ -49,6 +47,14 @@ class ClientRecord:
         return f"<ClientRecord {self.client:08x}>"
 
 
+class HostRecord(NamedTuple):
+    """A host that has said hello."""
+
+    secret: bytes
+    name: str
+    pid: int
+
+
 class Registry:
     """All identities of one cluster."""
 
@@ -56,12 +62,11 @@ class Registry:
         self._versions = versions
         self.engines: dict[EngineId, EngineRecord] = {}
         self.clients: dict[ClientId, ClientRecord] = {}
-        self.hosts: dict[HostKey, bytes] = {}
+        self.hosts: dict[HostKey, HostRecord] = {}
         self._former: OrderedDict[ClientId, None] = OrderedDict()
         self._by_key: dict[EngineKey, EngineRecord] = {}
-        self._reserved: set[EngineId] = set()
         self._ended: OrderedDict[EngineKey, None] = OrderedDict()  # processes that are known to be gone
-        self._next = 0
+        self._given = NumberSet()  # ids that engines have, have had, or were reserved for them
 
     def __repr__(self) -> str:
         return (
@@ -95,10 +100,9 @@ class Registry:
         if record is not None:
             return record, False
         engine = hello.wanted
-        if not 0 <= engine < ID_LIMIT or engine in self.engines:
+        if not 0 <= engine < ENGINE_LIMIT or engine in self.engines:
             engine = self._free_id()
-        self._reserved.discard(engine)
-        self._next = max(self._next, engine + 1)
+        self._given.add(engine)
         record = EngineRecord(engine, hello)
         self.engines[engine] = self._by_key[hello.key] = record
         return record, True
@@ -130,10 +134,16 @@ class Registry:
         """Ids for engines that are about to be started."""
         return [self._free_id() for _ in range(count)]
 
+    def on_given(self, engine: EngineId) -> None:
+        """This id was an engine's in a former life of the controller."""
+        self._given.add(engine)
+
     def _free_id(self) -> EngineId:
-        engine = EngineId(self._next)
-        self._next += 1
-        self._reserved.add(engine)
+        """The lowest id that no engine has had: a call to one that has left must not find another."""
+        engine = EngineId(self._given.low)
+        if engine >= ENGINE_LIMIT:  # all have been used
+            return next(EngineId(number) for number in range(ENGINE_LIMIT) if number not in self.engines)
+        self._given.add(engine)
         return engine
 
     # ------------------------------------------------------------ clients and hosts
@@ -158,6 +168,10 @@ class Registry:
         record = self.clients[client] = ClientRecord(client, secret)
         return record, True
 
+    def has_client_left(self, client: ClientId) -> bool:
+        """Whether a client of this id has left, or was given up."""
+        return client in self._former
+
     def on_client_gone(self, client: ClientId) -> None:
         """It has left or was given up, and what it has not fetched is in the store only."""
         if self.clients.pop(client, None) is not None:
@@ -165,10 +179,10 @@ class Registry:
             if len(self._former) > FORMER_CLIENTS_KEPT:
                 self._former.popitem(last=False)
 
-    def on_host_hello(self, key: HostKey, secret: bytes) -> bool:
+    def on_host_hello(self, hello: HostHello) -> bool:
         """False if somebody else has this key."""
-        known = self.hosts.setdefault(key, secret)
-        return hmac.compare_digest(known, secret)
+        known = self.hosts.setdefault(hello.key, HostRecord(hello.secret, hello.host, hello.pid))
+        return hmac.compare_digest(known.secret, hello.secret)
 
     def on_host_gone(self, key: HostKey) -> None:
         self.hosts.pop(key, None)
@@ -177,5 +191,4 @@ class Registry:
         assert {record.key for record in self.engines.values()} == self._by_key.keys()
         for engine, record in self.engines.items():
             assert record.engine == engine
-            assert engine < self._next
-        assert self._reserved.isdisjoint(self.engines)
+            assert engine in self._given

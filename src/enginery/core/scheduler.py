@@ -1,27 +1,42 @@
-"""Which engine runs which task, when: the only place where a task changes its state.
+"""Which engine runs which task, when: the only place that decides what becomes of a task.
+
+The steps that a task makes are in `task_table`, where it waits for an engine in `waiting_tasks`.
 
 Cost: submit, send and finish of one task together take about 10 µs of this file (`scripts/bench --only
 single_tasks` has the whole way). Each step is one table lookup and a few dictionary operations; nothing scans
 tasks, and only tasks restricted to some engines look through those.
 
-The shell calls `on_<fact>` for everything that comes in and then `dispatch` once, which fills the engines'
-windows. Direct tasks of an engine go before balanced ones. An engine that has run dry while others hold
-unstarted balanced tasks takes half of theirs (`on_tick`), so that a wrong estimate costs a round trip and not
-the length of a task.
+The shell calls `on_<fact>` for everything that comes in and then `dispatch` once, which frees the tasks that
+waited for what has ended and fills the engines' windows. Direct tasks of an engine go before balanced ones.
+An engine that has run dry while others hold unstarted balanced tasks takes half of theirs (`on_tick`), so
+that a wrong estimate costs a round trip and not the length of a task.
+
+An attempt after a failure goes to an engine that has not failed the task, waiting for one if need be, and to
+any if all have; before it the task rests (`retries`). An engine that refuses a task (`Status.UNMET`) is not
+asked again. What is taken back or ended before its time is the business of `cancelling`, tasks of different
+priorities that of `urgency`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
-from enginery.core.durations import DurationTable
-from enginery.core.engines import WINDOW_S, EngineLoad, RecentlyGone, RoomIndex
+from enginery.core.cancelling import CANCEL_GRACE_S, FACTS, Cancelling
+from enginery.core.dependencies import ENDS_KEPT, NOWHERE, Dependencies, End
+from enginery.core.durations import DurationTable, duration_key
+from enginery.core.engines import WINDOW_S, EngineLoad, EngineTable, RecentlyGone
 from enginery.core.outbox import SchedulerOutbox
-from enginery.core.queues import ReadyQueue
+from enginery.core.placement import ANYWHERE, Placement
+from enginery.core.queues import LOWEST_PRIORITY, ReadyQueue
+from enginery.core.reclaiming import Reclaiming
+from enginery.core.retries import Death, describe_deaths, is_deadly, rest_s
+from enginery.core.task_table import SchedulerStatistics, TaskTable
 from enginery.core.tasks import Fact, Task, TaskState
-from enginery.ids import NO_ENGINE, ClientId, EngineId, TaskId, make_task_id, task_client
-from enginery.protocol.messages import Call, EngineResult, Kind, Status, TaskOptions, TaskResult
+from enginery.core.urgency import Urgency
+from enginery.core.waiting_tasks import WaitingTasks
+from enginery.errors import TimeLimitExceeded
+from enginery.ids import NO_ENGINE, ClientId, EngineId, TaskId, make_task_id
+from enginery.protocol.messages import Call, EngineResult, Status, TaskOptions, TaskResult
 
 ANNOUNCE_S = 0.05
 """Tasks expected to last longer say when they begin."""
@@ -31,36 +46,48 @@ RECALL_INTERVAL_S = WINDOW_S
 FRUITLESS_RECALL_INTERVAL_S = 1.0
 """The same after it found nothing to take."""
 
+_NOT_RUN = frozenset({Status.UNMET, Status.ABORTED, Status.CANCELLED, Status.OVER_LIMIT})
+"""Of these an engine's word says nothing of how long the function takes."""
+_INTERRUPTED = "builtins.KeyboardInterrupt"
+LIMIT_ERRORS = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in TimeLimitExceeded.__mro__[:-1])
+"""What `retry_on` may say to have a task retried that ran for too long."""
+_ENDS = {Status.OK: Fact.RETURNED, **FACTS}
+"""What a result is to its task, where that is not a failure."""
 
-class SchedulerStatistics(NamedTuple):
-    """Counts of tasks: submitted is the sum of all the others at any instant."""
-
-    submitted: int
-    ready: int
-    sent: int
-    running: int
-    done: int
-    failed: int
-    cancelled: int
+DIRECT_AND_DEPENDENT = (
+    "a call to engines named one by one cannot depend on other tasks; "
+    "leave out `after` and `follow`, or let the scheduler choose the engine"
+)
 
 
 class Scheduler:
     """The tasks of one cluster."""
 
-    def __init__(self, outbox: SchedulerOutbox) -> None:
+    def __init__(
+        self,
+        outbox: SchedulerOutbox,
+        placement: Placement | None = None,
+        *,
+        grace_s: float = CANCEL_GRACE_S,
+        ends_kept: int = ENDS_KEPT,
+    ) -> None:
         self._outbox = outbox
-        self._tasks: dict[TaskId, Task] = {}
-        self._engines: dict[EngineId, EngineLoad] = {}
+        placement = placement or Placement()
+        self._jitter = placement.jitter
+        self._table = EngineTable(placement)
+        self._engines = self._table.loads
+        self._room = self._table.room
         self._gone = RecentlyGone()
-        self._room = RoomIndex()
         self._durations = DurationTable()
-        self._ready = ReadyQueue()
-        self._restricted: dict[tuple[EngineId, ...], ReadyQueue] = {}
-        self._direct_waiting: set[EngineId] = set()
-        self._submitted = 0
-        self._ended = {TaskState.DONE: 0, TaskState.FAILED: 0, TaskState.CANCELLED: 0}
-        self._running = 0
-        self._in_flight = 0
+        self._dependencies = Dependencies(ends_kept)
+        self._tasks = TaskTable(outbox, self._dependencies)
+        self._waiting = WaitingTasks(self._tasks, self._table, self._dependencies)
+        self._ready = self._waiting.balanced.anywhere
+        self._resting = self._tasks.resting
+        self.cancelling = Cancelling(self._tasks, self._table, self._waiting, outbox, grace_s=grace_s)
+        self.reclaiming = Reclaiming(self._tasks, self._table, self._waiting, self.cancelling)
+        self._sendings = 0
+        self.urgency = Urgency(self._tasks, self._table, self._waiting, outbox, self._send)
         self._recall_at: float | None = None
 
     def __repr__(self) -> str:
@@ -75,45 +102,79 @@ class Scheduler:
     def load(self, engine: EngineId) -> EngineLoad | None:
         return self._engines.get(engine)
 
+    @property
+    def loads(self) -> list[EngineLoad]:
+        """The engines that are there, ascending ids."""
+        return [self._engines[engine] for engine in sorted(self._engines)]
+
+    def ahead_of(self, task: Task) -> int:
+        """How many tasks leave the queue of this ready one before it. Looks through the queue."""
+        return self._waiting.queue_of(task).ahead_of(task)
+
+    def is_resting(self, task: Task) -> bool:
+        """Whether a waiting task waits for its next attempt."""
+        return task.task_id in self._resting.tasks
+
+    def open_dependencies(self, task: Task) -> tuple[set[TaskId], set[TaskId], set[TaskId]]:
+        """What a waiting task comes after, what it follows, and what is being looked up."""
+        return self._dependencies.open_of(task.task_id)
+
     def has_had(self, engine: EngineId, task_id: TaskId) -> bool:
-        """Whether this engine has the task, or was one of the last to end it."""
+        """Whether this engine has the task, was one of the last to end it, or has something left of it."""
         load = self._engines.get(engine)
-        return load is not None and (task_id in load.in_flight or task_id in load.recent)
+        return load is not None and load.has_had(task_id)
+
+    def tasks_of(self, engine: EngineId) -> frozenset[TaskId]:
+        """The tasks that this engine has or has had, as far as that is still known."""
+        load = self._engines.get(engine)
+        return frozenset() if load is None else load.known_tasks()
+
+    def present(self, engine: EngineId, task_id: TaskId, attempt: int) -> bool:
+        """Whether this engine has this attempt at an unfinished task."""
+        return self._tasks.present(engine, task_id, attempt) is not None
 
     @property
     def ready_count(self) -> int:
-        """Balanced tasks that no engine has been given."""
-        return len(self._ready) + sum(len(queue) for queue in self._restricted.values())
-
-    def statistics(self) -> SchedulerStatistics:
-        return SchedulerStatistics(
-            submitted=self._submitted,
-            ready=len(self._tasks) - self._in_flight,
-            sent=self._in_flight - self._running,
-            running=self._running,
-            done=self._ended[TaskState.DONE],
-            failed=self._ended[TaskState.FAILED],
-            cancelled=self._ended[TaskState.CANCELLED],
-        )
+        """Balanced tasks that no engine has been given, those that wait or rest included."""
+        resting = sum(task.direct == NO_ENGINE for task in self._resting.tasks.values())
+        return len(self._dependencies.waiting) + len(self._waiting.balanced) + resting
 
     @property
-    def unfinished_count(self) -> int:
-        return len(self._tasks)
+    def unassigned(self) -> list[TaskId]:
+        """The same tasks by their ids, oldest first."""
+        return [
+            task.task_id
+            for task in self._tasks.values()
+            if task.direct == NO_ENGINE and task.engine == NO_ENGINE
+        ]
 
-    def unfinished_of(self, client: ClientId) -> list[TaskId]:
-        return [task_id for task_id in self._tasks if task_client(task_id) == client]
+    def statistics(self) -> SchedulerStatistics:
+        return self._tasks.statistics()
+
+    def __iter__(self) -> Iterator[TaskId]:
+        """All unfinished tasks, oldest first."""
+        return iter(self._tasks)
 
     # ------------------------------------------------------------ facts: engines
 
+    def on_former_engine(self, engine: EngineId, cause: str) -> None:
+        """An engine that was there before this controller, and has left."""
+        self._gone.add(engine, cause)
+
     def on_engine_joined(self, engine: EngineId) -> None:
-        load = self._engines[engine] = EngineLoad(engine)
-        self._room.update(load)
+        self._table.join(engine)
 
     def on_engine_disconnected(self, engine: EngineId) -> None:
         """Its route is gone; that is no proof of death. It gets nothing new for now."""
         load = self._engines[engine]
         load.connected = False
         self._room.discard(engine)
+
+    def on_engine_known(self, engine: EngineId) -> None:
+        """It gets tasks from now on."""
+        load = self._engines[engine]
+        load.connected = True
+        self._room.update(load)
 
     def on_engine_returned(self, engine: EngineId, held: Iterable[tuple[TaskId, int]]) -> list[Task]:
         """It said hello again. Returns what was lost on the way to it, to be sent once more, in order."""
@@ -123,36 +184,70 @@ class Scheduler:
         known = set(held)
         return [task for task in load.in_flight.values() if (task.task_id, task.attempt) not in known]
 
+    def strangers(self, engine: EngineId, held: Iterable[tuple[TaskId, int]]) -> list[tuple[TaskId, int]]:
+        """What this engine holds and was given up, or has ended: it must not begin that (any more)."""
+        return [attempt for attempt in held if self._tasks.present(engine, *attempt) is None]
+
     def on_engine_gone(
-        self, engine: EngineId, *, cause: str, status: Status, started: Set[TaskId] | None, now: float
+        self,
+        engine: EngineId,
+        *,
+        cause: str,
+        status: Status,
+        started: Set[TaskId] | None,
+        expected: bool = False,
+        now: float,
     ) -> None:
-        """It is dead, or given up as lost. `started` is its proof of what it began, None if there is none."""
-        load = self._engines.pop(engine)
-        self._room.discard(engine)
-        self._direct_waiting.discard(engine)
+        """It is dead, or given up as lost. `started` is its proof of what it began, None if there is none.
+
+        `expected` says that it was told to end, so that none of its tasks is to blame.
+        """
+        load = self._table.leave(engine)
+        self._waiting.direct.discard(engine)
         self._gone.add(engine, cause)
         begun, unstarted = load.started_and_not(started)
         again: list[Task] = []
+        if not expected:
+            for task in begun or unstarted:
+                task.deaths = (*task.deaths, Death(engine, cause))
         for task in begun:
-            self._leave_engine(load, task)
-            if task.direct == NO_ENGINE and task.retries_left > 0 and not task.to_abort:
-                self._retry(task)
-                again.append(task)
-            else:
-                self._end(task, Fact.FAILED, self._verdict(task, status, engine, cause, now))
+            self._tasks.leave_engine(load, task)
+            self._end_lost(task, status, cause, now)
         for task in unstarted:
-            self._leave_engine(load, task)
-            if task.to_abort:
-                self._end(task, Fact.ABORTED, self._verdict(task, Status.ABORTED, engine, "", now))
-            elif task.direct == NO_ENGINE:
-                self._reset(task, Fact.LOST_UNSTARTED)
-                again.append(task)
+            self._tasks.leave_engine(load, task)
+            if task.wanted_end in FACTS:
+                self._tasks.fail(task, FACTS[task.wanted_end], task.wanted_end, now, engine=engine)
+            elif task.direct != NO_ENGINE:
+                self._tasks.fail(task, Fact.UNREACHABLE, status, now, cause, engine=engine)
+            elif is_deadly(len(task.deaths), task.options.retries):
+                detail = describe_deaths(task.deaths)
+                self._tasks.fail(task, Fact.UNREACHABLE, status, now, detail, engine=engine)
             else:
-                self._end(task, Fact.UNREACHABLE, self._verdict(task, status, engine, cause, now))
-        self._requeue(again)
+                self._tasks.reset(task, Fact.LOST_UNSTARTED)
+                again.append(task)
+        self._waiting.put(again, now)
+        for task in self._resting.of(engine):
+            self._tasks.fail(task, Fact.UNREACHABLE, status, now, cause, engine=engine)
         while (waiting := load.direct.pop()) is not None:
-            self._end(waiting, Fact.UNREACHABLE, self._verdict(waiting, status, engine, cause, now))
-        self._refuse_unplaceable(now)
+            self._tasks.fail(waiting, Fact.UNREACHABLE, status, now, cause, engine=engine)
+        self._waiting.on_engine_gone(engine, now)
+
+    def _end_lost(self, task: Task, status: Status, cause: str, now: float) -> None:
+        """A task that had begun has left an engine that is gone."""
+        engine = task.engine
+        if task.wanted_end is Status.CANCELLED:
+            detail = _replaced(task) if task.overdue else f"its engine has died meanwhile: {cause}"
+            self._tasks.fail(task, Fact.CANCELLED, Status.CANCELLED, now, detail, engine=engine)
+            return
+        is_over_limit = task.wanted_end is Status.OVER_LIMIT
+        is_wanted = _covers(task.options.retry_on, LIMIT_ERRORS) if is_over_limit else task.wanted_end is None
+        if task.direct == NO_ENGINE and task.retries_left > 0 and is_wanted:
+            self._rest(task, now)
+        elif is_over_limit:
+            self._tasks.fail(task, Fact.FAILED, Status.OVER_LIMIT, now, _replaced(task), engine=engine)
+        else:
+            detail = describe_deaths(task.deaths) if task.deaths else cause
+            self._tasks.fail(task, Fact.FAILED, status, now, detail, engine=engine)
 
     # ------------------------------------------------------------ facts: tasks
 
@@ -167,10 +262,13 @@ class Scheduler:
                 task_id, options, call.payload, call.blobs,
                 direct=NO_ENGINE, size_bytes=size, submitted_at=now,
             )  # fmt: skip
-            self._admit(task)
-            self._queue_for(options.candidates).push(task)
-            if options.candidates and not any(engine in self._engines for engine in options.candidates):
-                self._refuse_unplaceable(now)
+            self._tasks.admit(task)
+            if task.state is TaskState.WAITING:
+                self._waiting.begin_waiting(task, now)
+            elif task.destination is ANYWHERE:
+                self._ready.push(task)
+            else:
+                self._waiting.put([task], now)
             return [task]
         tasks = []
         for offset, engine in enumerate(call.engines):
@@ -178,58 +276,56 @@ class Scheduler:
                 TaskId(task_id + offset), options, call.payload, call.blobs,
                 direct=engine, size_bytes=size, submitted_at=now,
             )  # fmt: skip
-            self._admit(task)
+            self._tasks.admit(task)
             tasks.append(task)
             load = self._engines.get(engine)
-            if load is None:
+            if task.state is TaskState.WAITING:
+                self._tasks.fail(task, Fact.REFUSED, Status.REFUSED, now, DIRECT_AND_DEPENDENT)
+            elif load is None:
                 cause = self._gone.cause(engine) or "no engine of this id has ever been registered"
-                self._end(task, Fact.UNREACHABLE, self._verdict(task, Status.NO_ENGINE, engine, cause, now))
+                self._tasks.fail(task, Fact.UNREACHABLE, Status.NO_ENGINE, now, cause, engine=engine)
             else:
                 load.direct.push(task)
-                self._direct_waiting.add(engine)
+                self._waiting.direct.add(engine)
         return tasks
 
-    def on_started(self, engine: EngineId, task_id: TaskId, attempt: int) -> None:
-        task = self._present(engine, task_id, attempt)
+    def on_started(self, engine: EngineId, task_id: TaskId, attempt: int, *, now: float) -> None:
+        task = self._tasks.present(engine, task_id, attempt)
         if task is not None and task.state is TaskState.SENT:
-            task.apply(Fact.STARTED)
-            self._running += 1
+            self._tasks.start(task)
+            self.cancelling.on_started(task, now)
 
     def on_result(self, engine: EngineId, result: EngineResult, *, now: float) -> bool:
         """A task has returned or raised. False for a late answer, which changes nothing."""
-        task = self._present(engine, result.task, result.attempt)
+        task = self._tasks.present(engine, result.task, result.attempt)
         if task is None:
             return False
         load = self._engines[engine]
-        self._measure(load, task, result)
-        self._leave_engine(load, task)
-        load.completed += 1
-        load.recent.append(task.task_id)
+        took_s = load.measure(task, result)
+        if result.status not in _NOT_RUN:  # which says nothing of how long the function takes
+            self._durations.on_measured(duration_key(task.options), took_s)
+        self._tasks.leave_engine(load, task)
+        load.on_ended(task.task_id, lingers=result.lingers)
         self._refresh(load)
-        if (
-            result.status is not Status.OK
-            and task.retries_left > 0
-            and task.options.retry_on_exception
-            and not task.to_abort
-        ):
-            self._retry(task)
-            self._requeue([task])
+        if result.status is not Status.OK and self._goes_on(load, task, result, now):
             return True
-        fact = Fact.RETURNED if result.status is Status.OK else Fact.FAILED
-        self._end(
+        self._tasks.end(
             task,
-            fact,
+            _ENDS.get(result.status, Fact.FAILED),
             TaskResult(
                 task.task_id, result.status, result.payload, result.blobs, engine,
                 task.submitted_at, result.started, result.completed,
-                result.stdout, result.stderr, result.outputs,
+                result.stdout, result.stderr, result.outputs, result.error, result.attempt,
+                task.sent_at, result.unpickle_s, result.pickle_s, report=result.report,
+                items=result.items, failed=result.failed, cancelled=result.cancelled,
             ),
+            load.life,
         )  # fmt: skip
         return True
 
     def on_resend_wanted(self, engine: EngineId, task_id: TaskId, attempt: int) -> Task | None:
         """The engine lacks blobs of this task and has dropped it. Returns it if it is to be sent again."""
-        return self._present(engine, task_id, attempt)
+        return self._tasks.present(engine, task_id, attempt)
 
     def on_taken_back(
         self,
@@ -242,67 +338,67 @@ class Scheduler:
         """The engine's answer to a take-back: `taken` will never run there."""
         again: list[Task] = []
         for task_id, attempt in taken:
-            task = self._present(engine, task_id, attempt)
+            task = self._tasks.present(engine, task_id, attempt)
             if task is None or task.state is not TaskState.SENT:
                 continue
-            self._leave_engine(self._engines[engine], task)
-            if task.to_abort:
-                self._end(task, Fact.ABORTED, self._verdict(task, Status.ABORTED, engine, "", now))
-            else:
-                self._reset(task, Fact.TAKEN_BACK)
+            self._tasks.leave_engine(self._engines[engine], task)
+            if not self.cancelling.on_taken_back(task, now):
+                self._tasks.reset(task, Fact.TAKEN_BACK)
                 again.append(task)
         for task_id, attempt in kept:
-            task = self._present(engine, task_id, attempt)
+            task = self._tasks.present(engine, task_id, attempt)
             if task is not None:
-                task.to_abort = False  # it has started: an abort comes too late. It stays `recalled`
+                self.cancelling.on_kept(task)
         if taken and engine in self._engines:
             self._refresh(self._engines[engine])
-        self._requeue(again)
+        self._waiting.put(again, now)
 
-    def on_aborted(self, task_ids: Iterable[TaskId], *, now: float) -> None:
-        """Take these out if they have not started; tasks that have ended are ignored."""
-        asked: dict[EngineId, list[tuple[TaskId, int]]] = {}
-        for task_id in task_ids:
-            task = self._tasks.get(task_id)
-            if task is None:
-                continue
-            if task.state is TaskState.READY:
-                self._queue_of(task).discard()
-                self._end(task, Fact.ABORTED, self._verdict(task, Status.ABORTED, NO_ENGINE, "", now))
-            elif task.state is TaskState.SENT:
-                task.to_abort = task.recalled = True
-                asked.setdefault(task.engine, []).append((task_id, task.attempt))
-        for engine, calls in asked.items():
-            self._outbox.take_back(engine, calls)
+    def on_looked_up(self, ends: Mapping[TaskId, tuple[bool, EngineId] | None], *, now: float) -> None:
+        """The history's answer to `look_up`: whether each task returned, and where; None = nobody knows it.
 
-    def recalled_of(self, engine: EngineId) -> list[tuple[TaskId, int]]:
-        """What this engine has been asked for and may not have heard, or not been heard about."""
-        load = self._engines[engine]
-        return [(task.task_id, task.attempt) for task in load.in_flight.values() if task.recalled]
+        The engine is NO_ENGINE if it ran on none, or on one that is not there any more.
+        """
+        known: dict[TaskId, End | None] = {}
+        for asked, end in ends.items():
+            load = None if end is None else self._engines.get(end[1])
+            known[asked] = None if end is None else End(end[0], NOWHERE if load is None else load.life)
+        for task in self._dependencies.on_looked_up(known):
+            self._waiting.reconsider(task, now)
 
     # ------------------------------------------------------------ time and decisions
 
     def dispatch(self, *, now: float) -> None:
         """Give ready tasks to engines with room. Called once after each batch of facts."""
-        for engine in list(self._direct_waiting):
-            load = self._engines[engine]
-            while load.has_room and (task := load.direct.pop()) is not None:
-                self._send(load, task, now)
-            if not load.direct:
-                self._direct_waiting.discard(engine)
-        for candidates, queue in list(self._restricted.items()):
-            while queue and (chosen := self._room.least_loaded_of(candidates)) is not None:
-                self._send_next(chosen, queue, now)
-            if not queue:
-                del self._restricted[candidates]
-        while self._ready and (chosen := self._room.least_loaded()) is not None:
-            self._send_next(chosen, self._ready, now)
+        while self._dependencies.has_news:
+            for task in self._dependencies.take_changed():
+                self._waiting.reconsider(task, now)
+        if self.reclaiming.is_open:
+            return  # what is in a queue may be in an engine all the same
+        if self._tasks.prioritised:
+            self.urgency.dispatch(now=now)
+        else:
+            self._fill(now)
         self._plan_recall(now)
 
     def next_deadline(self) -> float | None:
-        return self._recall_at
+        deadlines = (
+            self._recall_at,
+            self._dependencies.deadlines.next(),
+            self._resting.next_deadline(),
+            self.cancelling.next_deadline(),
+        )
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def on_tick(self, *, now: float) -> None:
+        for task_id in self._dependencies.deadlines.take_due(now=now):
+            task = self._dependencies.waiting[task_id]
+            detail = f"its dependencies were not met within {task.options.wait_timeout_s:g} s"
+            self._tasks.fail(task, Fact.TIMED_OUT, Status.TIMED_OUT, now, detail)
+        rested = list(self._resting.take_rested(now=now))
+        for task in rested:
+            task.apply(Fact.RESTED)
+        self._waiting.put(rested, now)
+        self.cancelling.on_tick(now=now)
         if self._recall_at is not None and now >= self._recall_at:
             self._recall_at = None
             found = self._recall()
@@ -310,39 +406,19 @@ class Scheduler:
 
     # ------------------------------------------------------------ inside
 
-    def _present(self, engine: EngineId, task_id: TaskId, attempt: int) -> Task | None:
-        """The task if this engine has it in this attempt; everything else is late."""
-        task = self._tasks.get(task_id)
-        if task is None or task.engine != engine or task.attempt != attempt or engine not in self._engines:
-            return None
-        return task
-
-    def _admit(self, task: Task) -> None:
-        self._submitted += 1
-        self._tasks[task.task_id] = task
-
-    def _queue_for(self, candidates: tuple[EngineId, ...]) -> ReadyQueue:
-        if not candidates:
-            return self._ready
-        queue = self._restricted.get(candidates)
-        if queue is None:
-            queue = self._restricted[candidates] = ReadyQueue()
-        return queue
-
-    def _queue_of(self, task: Task) -> ReadyQueue:
-        if task.direct == NO_ENGINE:
-            return self._queue_for(task.options.candidates)
-        return self._engines[task.direct].direct
-
-    def _requeue(self, tasks: list[Task]) -> None:
-        by_queue: dict[int, tuple[ReadyQueue, list[Task]]] = {}
-        for task in tasks:
-            queue = self._queue_of(task)
-            by_queue.setdefault(id(queue), (queue, []))[1].append(task)
-            if task.direct != NO_ENGINE:
-                self._direct_waiting.add(task.direct)
-        for queue, members in by_queue.values():
-            queue.push_front(members)
+    def _fill(self, now: float) -> None:
+        for engine in list(self._waiting.direct):
+            load = self._engines[engine]
+            while load.has_room and (next_task := load.direct.pop()) is not None:
+                self._send(load, next_task, now)
+            if not load.direct:
+                self._waiting.direct.discard(engine)
+        for destination, queue in self._waiting.balanced.restricted():
+            while queue and (chosen := self._table.choose_for(destination)) is not None:
+                self._send_next(chosen, queue, now)
+        choose = self._table.choose
+        while self._ready and (chosen := choose()) is not None:
+            self._send_next(chosen, self._ready, now)
 
     def _send_next(self, engine: EngineId, queue: ReadyQueue, now: float) -> None:
         task = queue.pop()
@@ -350,129 +426,104 @@ class Scheduler:
             self._send(self._engines[engine], task, now)
 
     def _send(self, load: EngineLoad, task: Task, now: float) -> None:
-        estimate = self._durations.estimate_s(_duration_key(task.options))
-        task.apply(Fact.ASSIGNED)
-        task.engine = load.engine
-        task.estimate_s = estimate
-        task.sent_at = now
-        load.add(task)
-        self._in_flight += 1
+        estimate_s = self._durations.estimate_s(duration_key(task.options))
+        self._tasks.send(task, load, estimate_s=estimate_s, now=now)
+        self._sendings = load.given_at = self._sendings + 1
         self._room.update(load)
-        self._outbox.run(load.engine, task, announce=not 0 <= estimate < ANNOUNCE_S)
+        if task.priority < load.cleared_for:
+            load.cleared_for = LOWEST_PRIORITY
+        is_announced = not 0 <= estimate_s < ANNOUNCE_S or task.options.time_limit_s >= 0
+        self._outbox.run(load.engine, task, announce=is_announced)
+
+    def _rest(self, task: Task, now: float) -> None:
+        """It has failed and left its engine: try it again in a while."""
+        failures = task.options.retries - task.retries_left + 1
+        self._tasks.retry(task, now + rest_s(failures, self._jitter))
 
     def _refresh(self, load: EngineLoad) -> None:
         if load.connected:
             self._room.update(load)
 
-    def _leave_engine(self, load: EngineLoad, task: Task) -> None:
-        load.remove(task)
-        self._in_flight -= 1
-        if task.state is TaskState.RUNNING:
-            self._running -= 1
-        self._outbox.release(task, load.engine)
-
-    def _measure(self, load: EngineLoad, task: Task, result: EngineResult) -> None:
-        # From the end of the task before, if the engine could begin then: its own overhead counts too.
-        began = max(load.last_result_at, task.sent_at)
-        if not 0 < began <= result.completed:
-            began = result.started
-        self._durations.on_measured(
-            _duration_key(task.options),
-            min(result.completed - began, result.completed - result.started + WINDOW_S),
-        )
-        load.last_result_at = result.completed
-
-    def _retry(self, task: Task) -> None:
-        task.retries_left -= 1
-        self._reset(task, Fact.RETRIED)
-
-    def _reset(self, task: Task, fact: Fact) -> None:
-        task.apply(fact)
-        task.attempt += 1
-        task.engine = NO_ENGINE
-        task.recalled = task.to_abort = False
-
-    def _end(self, task: Task, fact: Fact, result: TaskResult) -> None:
-        state = task.apply(fact)
-        del self._tasks[task.task_id]
-        self._ended[state] += 1
-        self._outbox.finish(task, result)
-
-    def _verdict(self, task: Task, status: Status, engine: EngineId, detail: str, now: float) -> TaskResult:
-        return TaskResult(
-            task.task_id, status, engine=engine, submitted=task.submitted_at, completed=now, detail=detail
-        )
-
-    def _refuse_unplaceable(self, now: float) -> None:
-        """Fail balanced tasks whose every allowed engine has left: nobody else will ever run them."""
-        for candidates, queue in list(self._restricted.items()):
-            if any(engine in self._engines for engine in candidates):
-                continue
-            named = ", ".join(map(str, candidates))
-            while (task := queue.pop()) is not None:
-                detail = f"every engine it was allowed on ({named}) has left"
-                self._end(
-                    task, Fact.UNREACHABLE, self._verdict(task, Status.NO_ENGINE, NO_ENGINE, detail, now)
-                )
-            del self._restricted[candidates]
+    def _goes_on(self, load: EngineLoad, task: Task, result: EngineResult, now: float) -> bool:
+        """Whether a task that has not returned is tried again."""
+        is_balanced = task.direct == NO_ENGINE
+        destination = task.destination
+        if result.status is Status.UNMET:
+            if not is_balanced:
+                return False
+            wanted_end = task.wanted_end
+            task.unmet = result.error
+            task.destination = destination._replace(refused=destination.refused | {load.life})
+            self._tasks.reset(task, Fact.UNMET)
+            if wanted_end in FACTS:
+                self._tasks.fail(task, FACTS[wanted_end], wanted_end, now)
+            else:
+                self._waiting.put([task], now)
+            return True
+        if result.status in FACTS or task.wanted_end in FACTS:
+            return False
+        if task.retries_left > 0 and _is_retried_after(result, task.options.retry_on):
+            if is_balanced:
+                task.destination = destination._replace(failed=destination.failed | {load.life})
+            self._rest(task, now)
+            return True
+        return False
 
     def _plan_recall(self, now: float, interval_s: float = RECALL_INTERVAL_S) -> None:
         """Look again soon while somebody is idle and somebody else has a backlog."""
         idle = len(self._room.idle)
-        if self._recall_at is None and idle and self._in_flight > len(self._engines) - idle:
+        if (
+            self._recall_at is None
+            and idle
+            and self._table.is_rebalanced
+            and self._tasks.in_flight > len(self._engines) - idle
+        ):
             self._recall_at = now + interval_s
 
     def _recall(self) -> bool:
-        """Ask the longest backlogs back by half, one for each idle engine. False if there was none."""
-        idle = self._room.idle
-        backlogs = sorted(
-            (
-                (load.recallable(idle), load.engine)
-                for load in self._engines.values()
-                if len(load.in_flight) > 1
-            ),
-            key=lambda backlog: len(backlog[0]),
-            reverse=True,
-        )
-        asked = False
-        for tasks, engine in backlogs[: len(idle)]:
-            # The tail half: the engine will reach it last, so the claim is rarely too late.
-            tail = tasks[len(tasks) // 2 :]
-            if tail:
-                asked = True
-                for task in tail:
-                    task.recalled = True
-                self._outbox.take_back(engine, [(task.task_id, task.attempt) for task in tail])
-        return asked
+        """Ask for what idle engines could take. False if there is nothing."""
+        asked = self._table.backlogs()
+        for engine, tasks in asked:
+            for task in tasks:
+                task.recalled = True
+            self._outbox.take_back(engine, [(task.task_id, task.attempt) for task in tasks])
+        return bool(asked)
 
     def check(self) -> None:
         """Assert every invariant."""
-        statistics = self.statistics()
-        assert statistics.submitted == sum(statistics[1:]), statistics
+        self._tasks.check()
+        self._table.check()
+        self.reclaiming.check()
         in_flight: dict[TaskId, Task] = {}
+        queues = self._waiting.balanced.check()
         for load in self._engines.values():
-            load.check()
-            assert not load.direct or load.engine in self._direct_waiting, load
-            assert (load.engine in self._room) == load.has_room, load
+            assert not load.direct or load.engine in self._waiting.direct, load
             in_flight.update(load.in_flight)
-        assert len(in_flight) == self._in_flight
-        waiting = {task.task_id for task in self._ready}
-        for queue in self._restricted.values():
-            waiting.update(task.task_id for task in queue)
-        for load in self._engines.values():
-            assert len(list(load.direct)) == len(load.direct)
-            waiting.update(task.task_id for task in load.direct)
-        assert len(list(self._ready)) == len(self._ready)
-        assert waiting.isdisjoint(in_flight)
-        assert waiting | in_flight.keys() == self._tasks.keys()
-        for task_id, task in self._tasks.items():
-            assert not task.state.is_terminal, task
-            assert (task.state is TaskState.READY) == (task_id in waiting), task
-            assert (task.engine == NO_ENGINE) == (task_id in waiting), task
+            queues.append(load.direct)
+        assert len(in_flight) == self._tasks.in_flight
+        assert all(len(list(queue)) == len(queue) for queue in queues)
+        queued = {task.task_id for queue in queues for task in queue}
+        assert len(queued) == sum(map(len, queues))
+        waiting = self._dependencies.waiting.keys() | self._resting.tasks.keys()
+        assert len(queued) + len(in_flight) + len(waiting) == len(self._tasks)
+        for task in self._tasks.values():
+            task_id = task.task_id
+            assert (task.state is TaskState.READY) == (task_id in queued), task
+            assert (task.state is TaskState.WAITING) == (task_id in waiting), task
+            assert (task.engine == NO_ENGINE) == (task_id not in in_flight), task
+        self._dependencies.check(self._tasks)
 
 
-_KIND_KEYS = {kind: kind.name.encode() for kind in Kind}
+def _is_retried_after(result: EngineResult, retry_on: tuple[str, ...] | None) -> bool:
+    """Whoever interrupts a task by hand does not want it again, unless he has named that."""
+    if retry_on is None and _INTERRUPTED in result.error_types:
+        return False
+    return _covers(retry_on, result.error_types)
 
 
-def _duration_key(options: TaskOptions) -> bytes:
-    return options.function or _KIND_KEYS[options.kind]
+def _covers(retry_on: tuple[str, ...] | None, error_types: Iterable[str]) -> bool:
+    return retry_on is None or not set(retry_on).isdisjoint(error_types)
+
+
+def _replaced(task: Task) -> str:
+    return f"{task.overdue}, so engine {task.engine} had to be replaced, and its namespace is lost"

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 
 from enginery.ids import EngineId, EngineKey
 from enginery.protocol.messages import ProcessInfo
+from enginery.protocol.specs import CONTROL_FAILED, STARTUP_FAILED
 
 STOP_GRACE_S = 5.0
 """From the polite signal to the one that cannot be refused."""
@@ -51,6 +52,10 @@ def explain_exit(status: int, signal_names: Mapping[int, str]) -> str:
     >>> explain_exit(3, {})
     'exited with code 3'
     """
+    if status == STARTUP_FAILED:
+        return f"its startup code failed (exit code {status})"
+    if status == CONTROL_FAILED:
+        return f"its control thread failed, its log says why (exit code {status})"
     if status >= 0:
         return f"exited with code {status}"
     name = signal_names.get(-status)
@@ -163,6 +168,7 @@ class Supervision:
         self._processes: dict[EngineKey, EngineProcess] = {}
         self._launches: dict[int, Launch] = {}
         self._ends: Counter[str] = Counter()
+        self._most = 0  # processes at once, so far
         self.is_closing = False  # everything was told to stop; nothing is launched any more
 
     def __repr__(self) -> str:
@@ -177,6 +183,11 @@ class Supervision:
     def is_launching(self) -> bool:
         return any(process.pid == 0 for process in self._processes.values())
 
+    @property
+    def most_reports(self) -> int:
+        """How many reports a controller may lack that was away: without one no engine is started."""
+        return 2 * self._most  # that it was started, and that it has ended
+
     def processes(self) -> list[ProcessInfo]:
         """Those that are known to run, in the order in which they were ordered."""
         return [
@@ -184,6 +195,10 @@ class Supervision:
             for process in self._processes.values()
             if process.pid
         ]
+
+    def wanted(self, key: EngineKey) -> EngineId:
+        """The id that an engine is to have; NO_ENGINE = any."""
+        return self._processes[key].wanted
 
     # ------------------------------------------------------------ facts
 
@@ -208,6 +223,7 @@ class Supervision:
             self._processes[key] = EngineProcess(key, wanted, request)
             if request is not None:
                 self._launches.setdefault(request, Launch()).pending.add(key)
+        self._most = max(self._most, len(self._processes))
         return True
 
     def on_started(self, key: EngineKey, pid: int, *, now: float, outbox: SupervisionOutbox) -> None:

@@ -18,7 +18,8 @@ from enginery.protocol.messages import EngineResult, text_size
 
 CLAIMS_KEPT = 10_000
 RESULTS_PER_RECORD = 1000
-RECORD_BYTES = 1 << 18
+BYTES_PER_RECORD = 1 << 18
+BEGUN_LIMIT = 10_000
 
 Attempt = tuple[TaskId, int]
 Work = TypeVar("Work")
@@ -26,7 +27,12 @@ Work = TypeVar("Work")
 
 def result_size(result: EngineResult) -> int:
     """What a result weighs in a header."""
-    return 96 + len(result.payload) + text_size(result.stdout) + text_size(result.stderr)
+    size = 96 + len(result.payload) + text_size(result.stdout) + text_size(result.stderr)
+    if result.error_types:
+        size += text_size(result.error) + sum(map(text_size, result.error_types))
+    if result.report is not None:
+        size += text_size(result.report.text)
+    return size
 
 
 class WorkloadStatistics(NamedTuple):
@@ -41,7 +47,10 @@ class Workload(Generic[Work]):
     def __init__(self) -> None:
         self._queue: OrderedDict[Attempt, Work] = OrderedDict()
         self._started: set[Attempt] = set()  # running, or finished and not stored
+        self.running: Attempt | None = None  # from its claim to its result
         self._given_back: OrderedDict[Attempt, None] = OrderedDict()
+        self._controller = ""  # whose tasks these are
+        self._is_fenced = False
         self._first_result = 0  # number of the oldest unstored result
         self._unstored: deque[EngineResult] = deque()
         self._sent = 0  # of the unstored ones, in this epoch
@@ -60,11 +69,17 @@ class Workload(Generic[Work]):
     # ------------------------------------------------------------ tasks
 
     def on_task(self, attempt: Attempt, work: Work) -> bool:
-        """A task has arrived. False if it is not to be run: it was given back, or is here already."""
-        if attempt in self._given_back or attempt in self._queue or attempt in self._started:
+        """A task has arrived. False if it is not wanted."""
+        if not self.wants(attempt):
             return False
         self._queue[attempt] = work
         return True
+
+    def wants(self, attempt: Attempt) -> bool:
+        """Whether a task is to be run here: not if it was given back, or is here already."""
+        return not self._is_fenced and not (
+            attempt in self._given_back or attempt in self._queue or attempt in self._started
+        )
 
     def start_next(self) -> tuple[Attempt, Work] | None:
         """Claim the oldest waiting task."""
@@ -72,6 +87,7 @@ class Workload(Generic[Work]):
             return None
         attempt, work = self._queue.popitem(last=False)
         self._started.add(attempt)
+        self.running = attempt
         return attempt, work
 
     def on_take_back(self, calls: Iterable[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
@@ -94,24 +110,40 @@ class Workload(Generic[Work]):
         """For the hello: everything that need not be sent again."""
         return [*self._started, *self._queue]
 
+    def begun(self) -> list[Attempt] | None:
+        """For the goodbye: what must not run elsewhere unasked; None if it is too much to say."""
+        return list(self._started) if len(self._started) <= BEGUN_LIMIT else None
+
     # ------------------------------------------------------------ results
 
     @property
     def first_result(self) -> int:
         return self._first_result
 
-    @property
-    def has_unsent(self) -> bool:
-        return self._sent < len(self._unstored)
-
     def on_finished(self, result: EngineResult) -> None:
         self._finished += 1
         self._unstored.append(result)
+        self.running = None
 
-    def on_welcome(self, stored: int) -> None:
-        """A hello was answered: everything from this number on is sent again."""
+    def on_welcome(self, stored: int, controller: str = "") -> None:
+        """A hello was answered: everything from this number on is sent again.
+
+        Another controller than before knows nothing of what this has given back, and may send it again.
+        """
         self.on_stored(stored)
         self._sent = 0
+        if controller != self._controller:
+            self._controller = controller
+            self._given_back.clear()
+        self._is_fenced = False
+
+    def on_controller(self, controller: str) -> list[Attempt] | None:
+        """This controller is there. If it is another one: what `held` says, and nothing that the one before
+        has sent is taken in any more, until a hello is answered."""
+        if controller in ("", self._controller):
+            return None
+        self._is_fenced = True
+        return self.held()
 
     def on_stored(self, below: int) -> list[EngineResult]:
         """Results below this number are safe; returns those that were still kept."""
@@ -134,7 +166,9 @@ class Workload(Generic[Work]):
             group: list[EngineResult] = []
             weight = 0
             while (
-                self._sent < len(self._unstored) and len(group) < RESULTS_PER_RECORD and weight < RECORD_BYTES
+                self._sent < len(self._unstored)
+                and len(group) < RESULTS_PER_RECORD
+                and weight < BYTES_PER_RECORD
             ):
                 result = self._unstored[self._sent]
                 if group and bool(result.blobs) != bool(group[0].blobs):

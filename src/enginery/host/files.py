@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 
 from enginery.errors import ClusterAlreadyRunning, ClusterNotFound, ConnectionFileError
-from enginery.protocol.specs import EngineSpec, HostSpec
+from enginery.ids import EngineId, EngineKey
+from enginery.protocol.specs import HostSpec
+from enginery.transport import sharing
 from enginery.transport.addresses import ClusterDirectory
 from enginery.transport.channel import NO_FILE
 from enginery.transport.connection_file import load
@@ -34,7 +36,8 @@ def prepare(spec: HostSpec) -> int:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return NO_FILE
     descriptor = _hold_name(cluster_directory(spec).create())
-    write_keys(spec.path(KEYS_FILE))
+    if not (spec.controller.restore and spec.path(KEYS_FILE).exists()):
+        write_keys(spec.path(KEYS_FILE))
     return descriptor
 
 
@@ -89,14 +92,23 @@ def connection_file(spec: HostSpec) -> Path:
     return Path(spec.connection_file) if spec.connection_file else spec.path("host.json")
 
 
-def log_name(spec: EngineSpec) -> str:
+def engine_log(spec: HostSpec, key: EngineKey, wanted: EngineId) -> Path:
     """An engine that gets the id of an earlier one goes on with its log."""
-    return f"engine-{spec.wanted if spec.wanted >= 0 else spec.key}.log"
+    return spec.path("logs") / f"engine-{wanted if wanted >= 0 else key}.log"
 
 
-def open_log(directory: Path, name: str) -> int:
+def open_log(path: Path) -> int:
     """A descriptor that appends to a log of mode 0600."""
-    return os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def append_to_log(path: Path, data: bytes) -> None:
+    """Write something behind what a log has; raises OSError."""
+    descriptor = open_log(path)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def last_lines(path: Path, count: int = 10) -> str:
@@ -110,11 +122,12 @@ def last_lines(path: Path, count: int = 10) -> str:
     return "\n".join(text.splitlines()[-count:])
 
 
-def clean_up(spec: HostSpec) -> None:
+def clean_up(spec: HostSpec, *, has_failed: bool = False) -> None:
     """Remove what only a running host has, or with `keep_directory` False its whole directory.
 
     To be called when all processes of the host have ended, and while the name is held. A host that has
-    joined a cluster leaves everything that belongs to the controller.
+    joined a cluster leaves everything that belongs to the controller. Of a named cluster that `has_failed`,
+    all is left that another controller needs to go on with it.
     """
     if spec.controller is None:
         if not spec.keep_directory and not spec.path("host.json").exists():
@@ -122,9 +135,13 @@ def clean_up(spec: HostSpec) -> None:
         return
     directory = cluster_directory(spec)
     _remove_short_socket(directory)
-    spec.path(KEYS_FILE).unlink(missing_ok=True)
+    sharing.remove(directory.path)  # of a controller that was killed
+    can_be_restored = has_failed and directory.resume_file.exists()
+    if not can_be_restored:
+        spec.path(KEYS_FILE).unlink(missing_ok=True)
+        directory.resume_file.unlink(missing_ok=True)
     if spec.keep_directory:
-        directory.withdraw()
+        directory.withdraw(keep_pages=can_be_restored)
         directory.lock_file.unlink(missing_ok=True)
     else:
         directory.remove()

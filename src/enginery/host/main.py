@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enginery.errors import ClusterAlreadyRunning, LaunchError
 from enginery.host.entries import Entries
 from enginery.host.files import clean_up, prepare
+from enginery.host.handing_on import begin_sharing
 from enginery.host.parent import Parent
 from enginery.host.processes import adopt_orphans, set_title
 from enginery.host.ready import ReadyLine
@@ -33,11 +34,13 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
     except (ClusterAlreadyRunning, LaunchError, OSError) as error:
         _refuse(spec, error)
         return 1
-    redirect_output(logs, HOST_LOG)
+    redirect_output(logs / HOST_LOG)
     set_title(f"enginery: host {spec.cluster}")
     adopt_orphans()
     host_key = HostKey(new_key())
-    engines = first_engines(spec, host_key)
+    shared = begin_sharing(spec, host_key)
+    shared_path = "" if shared is None else str(shared.path)
+    engines = first_engines(spec, host_key, shared=shared_path)
     starter: ProcessStarter
     if spec.start_method == "fork":
         starter = ForkStarter(entries, cluster=spec.cluster, logs=logs)
@@ -47,7 +50,12 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
 
     def run_supervisor(end: socket.socket, controller_pid: int) -> int:
         return Supervisor(
-            spec, host_key=host_key, end=end, engines=engines, controller_pid=controller_pid
+            spec,
+            host_key=host_key,
+            end=end,
+            engines=engines,
+            controller_pid=controller_pid,
+            shared=shared_path,
         ).run()
 
     become: Callable[[], int]
@@ -56,9 +64,13 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
     except ForkedChild as child:
         become = child.become
         parent.let_go(keep_name=child.keeps_name)
+        if shared is not None and not child.keeps_name:
+            shared.abandon()
     else:
         parent.finish()
-        clean_up(spec)
+        clean_up(spec, has_failed=parent.has_failed)
+        if shared is not None:
+            shared.close()
         parent.release_name()
         return code
     # Here, with the frames of the parent's loop gone, a child begins.

@@ -3,13 +3,20 @@
 Only the parent can start, signal and reap without mistaking one process for another, so the supervisor
 orders and the parent does. Each record is a length in four bytes and its encoding. Neither side trusts the
 other to listen: what cannot be sent at once waits in a buffer.
+
+The reading ends of an engine's pipes go along with the word that it has started. The system delivers them
+with a byte of the stream, so they are taken in the order in which they were sent, and are there with their
+record.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
+from collections import deque
+from collections.abc import Iterable
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -18,7 +25,10 @@ from enginery.ids import EngineKey
 from enginery.protocol.specs import EngineSpec
 
 _LENGTH = struct.Struct("=I")
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _CHUNK_BYTES = 1 << 16
+_DESCRIPTORS_AT_ONCE = 200
+"""The system takes 253 with one message."""
 
 
 class Order(msgspec.Struct, array_like=True, gc=False):
@@ -55,6 +65,8 @@ FromSupervisor: TypeAlias = StartEngine | SignalEngine | Welcomed | Left
 
 
 class EngineStarted(Order, tag=20):
+    """With it come the reading ends of the pipes that the engine has for stdout and stderr."""
+
     key: EngineKey
     pid: int
 
@@ -73,13 +85,19 @@ class ControllerBound(Order, tag=23):
     """The connection files are there."""
 
 
+class ControllerRestarted(Order, tag=25):
+    pid: int
+
+
 class EndAll(Order, tag=24):
     """Stop all engines and leave."""
 
     reason: str
 
 
-ToSupervisor: TypeAlias = EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | EndAll
+ToSupervisor: TypeAlias = (
+    EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | ControllerRestarted | EndAll
+)
 
 Incoming = TypeVar("Incoming")
 
@@ -94,6 +112,8 @@ class OrderSocket(Generic[Incoming]):
         self._encode = msgspec.msgpack.Encoder().encode
         self._in = bytearray()
         self._out = bytearray()
+        self._given: deque[int] = deque()  # descriptors that came, and were not taken
+        self._giving: deque[int] = deque()  # those that have not left
         self._is_heard = True
         self.ended = False  # the other side is gone, and all that it has said was taken
 
@@ -115,17 +135,19 @@ class OrderSocket(Generic[Incoming]):
     def wants_write(self) -> bool:
         return bool(self._out)
 
-    def send(self, order: Order) -> None:
+    def send(self, order: Order, descriptors: Iterable[int] = ()) -> None:
+        """Send a record, and with it descriptors, which belong to this socket from now on."""
+        self._giving += descriptors
         data = self._encode(order)
         if self._is_heard:
             self._out += _LENGTH.pack(len(data)) + data
-            self.flush()
+        self.flush()
 
     def flush(self, *, timeout_s: float = 0.0) -> None:
         """Send what waits; with a time, wait up to that long for the other side to take it."""
         while self._out:
             try:
-                sent = self._socket.send(self._out)
+                sent = self._send_some()
             except BlockingIOError:
                 if not timeout_s or not _wait_writable(self._socket, timeout_s):
                     return
@@ -135,26 +157,50 @@ class OrderSocket(Generic[Incoming]):
                 self._out.clear()
             else:
                 del self._out[:sent]
+        _close_all(self._giving)  # if nobody hears us
+
+    def _send_some(self) -> int:
+        if not self._giving:
+            return self._socket.send(self._out)
+        part = list(self._giving)[:_DESCRIPTORS_AT_ONCE]
+        # No record may come before its descriptors: as long as there are more of them, bytes go one by one.
+        data = self._out if len(part) == len(self._giving) else self._out[:1]
+        sent = socket.send_fds(self._socket, [data], part)
+        for descriptor in part:
+            self._giving.popleft()
+            os.close(descriptor)
+        return sent
 
     def receive(self) -> list[Incoming]:
         """All records that are there; `ended` is true after the last of them."""
         while not self.ended:
             try:
-                chunk = self._socket.recv(_CHUNK_BYTES)
+                chunk, descriptors, _, _ = socket.recv_fds(
+                    self._socket, _CHUNK_BYTES, _DESCRIPTORS_AT_ONCE, _CLOSE_ON_EXEC
+                )
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                chunk = b""
+                chunk, descriptors = b"", []
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+            self._given += descriptors
             if not chunk:
                 self.ended = True
             self._in += chunk
         return self._take()
+
+    def take_descriptors(self, count: int) -> list[int]:
+        """The next ones that have come with records; the caller closes them."""
+        return [self._given.popleft() for _ in range(min(count, len(self._given)))]
 
     def close(self) -> None:
         """Repeating it does nothing."""
         self.ended = True
         self._is_heard = False
         self._out.clear()
+        _close_all(self._giving)
+        _close_all(self._given)
         self._socket.close()
 
     def _take(self) -> list[Incoming]:
@@ -169,6 +215,11 @@ class OrderSocket(Generic[Incoming]):
             offset = begin + length
         del self._in[:offset]
         return records
+
+
+def _close_all(descriptors: deque[int]) -> None:
+    while descriptors:
+        os.close(descriptors.popleft())
 
 
 def _wait_writable(end: socket.socket, timeout_s: float) -> bool:

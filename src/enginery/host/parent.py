@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +24,7 @@ from enginery.errors import LaunchError
 from enginery.host.files import last_lines
 from enginery.host.orders import (
     ControllerBound,
+    ControllerRestarted,
     EndAll,
     EngineEnded,
     EngineNotStarted,
@@ -43,7 +44,7 @@ from enginery.host.processes import (
     signal_process,
 )
 from enginery.host.ready import ReadyLine
-from enginery.host.starters import Gate, ProcessStarter
+from enginery.host.starters import CONTROLLER_LOG, Gate, OutputPipes, ProcessStarter
 from enginery.ids import EngineKey
 from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec, Ready
 from enginery.transport import clock
@@ -54,6 +55,8 @@ ORPHANS_S = 2.0
 """How long orphans of engines may take to die of SIGKILL."""
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_DISOWNED = signal.SIGUSR1
+"""From the owner: it will not take this host along when it ends."""
 
 log = logging.getLogger("enginery.host")
 
@@ -73,7 +76,7 @@ class Parent:
         self._spec = spec
         self._starter = starter
         self._name_fd = name_fd
-        self._household = Household()
+        self._household = Household(restarts_controller=spec.restart_controller)
         self._children: dict[int, Child] = {}
         self._engines: dict[EngineKey, int] = {}  # their process ids
         self._controller_pid = 0
@@ -81,8 +84,9 @@ class Parent:
         self._has_left = Left("it has said nothing")
         self._waiting: list[EngineSpec] = []  # to be started when the controller is bound
         self._gate: Gate | None = None  # shut until the controller is bound
+        self._pipes: OutputPipes | None = None  # of the engine that is being started
         self._ready = ReadyLine(spec.ready_fd)
-        self._signals = SignalSource((signal.SIGCHLD, *_END_SIGNALS))
+        self._signals = SignalSource((signal.SIGCHLD, _DISOWNED, *_END_SIGNALS))
         self._owner = EndWatch(spec.owner_pid)
 
     def __repr__(self) -> str:
@@ -106,6 +110,11 @@ class Parent:
             self._ready.say(Ready(error=self._household.reason))
         return 1 if self._household.has_failed else 0
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ends because a process did that nobody had told to."""
+        return self._household.has_failed
+
     def finish(self) -> None:
         """End what was left behind by processes that have ended, and let go of everything."""
         killed = kill_children(timeout_s=ORPHANS_S)
@@ -119,6 +128,8 @@ class Parent:
         """In a forked child: close the copies of what is the parent's business."""
         if self._gate is not None:
             self._gate.let_go()
+        if self._pipes is not None:
+            self._pipes.let_go()
         self._close()
         if not keep_name:
             self.release_name()
@@ -163,6 +174,23 @@ class Parent:
         self._children[pid] = Child("the controller", None)
         self._household.on_controller_started()
 
+    def restart_controller(self, cause: str) -> None:
+        """Start another controller on what the one before has left."""
+        assert self._spec.controller is not None
+        log.warning("the controller has ended (%s) and is started again", cause)
+        spec = msgspec.structs.replace(
+            self._spec.controller, ready_fd=NO_FILE, owner_pid=os.getpid(), restore=True
+        )
+        try:
+            pid = self._starter.start_controller(spec)
+        except LaunchError as error:
+            self._end(str(error), failed=True)
+            return
+        self._controller_pid = pid
+        self._children[pid] = Child("the controller", None)
+        self._household.on_controller_started()
+        self._tell(ControllerRestarted(pid))
+
     def _start_supervisor(self, run: RunSupervisor) -> None:
         ours, theirs = socket.socketpair()
         self._orders = OrderSocket.of_parent(ours)
@@ -177,9 +205,7 @@ class Parent:
         try:
             if self._household.is_ending:
                 raise LaunchError("an engine", "its host is about to end")
-            pid = self._starter.start_engine(
-                msgspec.structs.replace(spec, parent_pid=os.getpid()), self._gate
-            )
+            pid, reading = self._start_with_pipes(msgspec.structs.replace(spec, parent_pid=os.getpid()))
         except LaunchError as error:
             log.error("%s", error)
             self._tell(EngineNotStarted(spec.key, str(error)))
@@ -187,7 +213,24 @@ class Parent:
         self._children[pid] = Child(f"engine process {spec.key}", spec.key)
         self._engines[spec.key] = pid
         self._household.on_engine_started(spec.key)
-        self._tell(EngineStarted(spec.key, pid))
+        self._tell(EngineStarted(spec.key, pid), reading)
+
+    def _start_with_pipes(self, spec: EngineSpec) -> tuple[int, list[int]]:
+        """Start an engine; returns its process id and the reading ends of its pipes."""
+        try:
+            self._pipes = pipes = OutputPipes()
+        except OSError as error:
+            raise LaunchError("an engine", f"its host can open no pipes: {error.strerror}") from error
+        try:
+            pid = self._starter.start_engine(spec, pipes.writing, self._gate)
+        except LaunchError:  # and not what a forked child leaves by, with the writing ends
+            self._pipes = None
+            pipes.let_go()
+            pipes.close_writing()
+            raise
+        self._pipes = None
+        pipes.close_writing()
+        return pid, pipes.take_reading()
 
     # ------------------------------------------------------------ the loop
 
@@ -195,6 +238,10 @@ class Parent:
         self._wait()
         now = clock.now()
         came = self._signals.receive()
+        if _DISOWNED in came:
+            log.info("the owner has let this host go")
+            self._owner.close()
+            self._owner = EndWatch(0)
         self._on_orders(now)
         if self._ready.fileno() != NO_FILE and self._ready.receive():
             self._on_bound()
@@ -271,10 +318,11 @@ class Parent:
                 if self._ready.fileno() != NO_FILE:
                     self._ready.receive()
                 self._ready.say(Ready(error=self._why_not_ready(cause)))
+                self._end(f"the controller has ended: {cause}", failed=True)
             self._household.on_controller_exited(cause, clean=status == 0, now=now, outbox=self)
 
     def _why_not_ready(self, cause: str) -> str:
-        output = last_lines(self._spec.path("logs") / "controller.log")
+        output = last_lines(self._spec.path("logs") / CONTROLLER_LOG)
         return f"the controller has ended before it was ready ({cause})" + (f"\n{output}" if output else "")
 
     def _end(self, reason: str, *, failed: bool = False) -> None:
@@ -309,6 +357,15 @@ class Parent:
         if pid is not None:  # not reaped, so the id is still this process's
             signal_process(pid, signum, group=signum == signal.SIGKILL)
 
-    def _tell(self, order: EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | EndAll) -> None:
+    def _tell(
+        self,
+        order: EngineStarted
+        | EngineNotStarted
+        | EngineEnded
+        | ControllerBound
+        | ControllerRestarted
+        | EndAll,
+        descriptors: Iterable[int] = (),
+    ) -> None:
         if self._orders is not None:
-            self._orders.send(order)
+            self._orders.send(order, descriptors)

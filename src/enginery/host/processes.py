@@ -56,6 +56,13 @@ def count_threads() -> int:
         return 1
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def reap() -> Iterator[tuple[int, int]]:
     """Each child of this process that has ended: its id and its status as `explain_exit` takes it."""
     while True:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from enginery.errors import LaunchError
-from enginery.host.files import log_name, open_log
+from enginery.host.files import open_log
 from enginery.protocol.specs import ControllerSpec, EngineSpec
 from enginery.transport.channel import NO_FILE
+
+CONTROLLER_LOG = "controller.log"
 
 
 class ProcessStarter(Protocol):
@@ -33,8 +35,8 @@ class ProcessStarter(Protocol):
         """Run the supervisor beside the caller: as a process of its own, or (0) in this one."""
         ...
 
-    def start_engine(self, spec: EngineSpec, gate: Gate | None = None) -> int:
-        """Start an engine; it dials when the gate is open."""
+    def start_engine(self, spec: EngineSpec, output: Ends, gate: Gate | None = None) -> int:
+        """Start an engine with these for standard output and errors; it dials when the gate is open."""
         ...
 
     def on_reaped(self, pid: int, status: int) -> None:
@@ -78,6 +80,44 @@ class Gate:
             self.open()
 
 
+Ends = tuple[int, int]
+"""Descriptors of the same ends of two pipes: for standard output, and for errors."""
+
+
+class OutputPipes:
+    """What an engine writes its standard output and errors to, and its supervisor reads."""
+
+    def __init__(self) -> None:
+        """Raises OSError if there are no descriptors left."""
+        stdout = os.pipe()
+        try:
+            stderr = os.pipe()
+        except OSError:
+            for descriptor in stdout:
+                os.close(descriptor)
+            raise
+        self._reading: list[int] = [stdout[0], stderr[0]]
+        self.writing: Ends = stdout[1], stderr[1]
+
+    def __repr__(self) -> str:
+        return f"<OutputPipes to {self.writing}>"
+
+    def take_reading(self) -> list[int]:
+        """The ends for the supervisor, which are the caller's now."""
+        reading, self._reading = self._reading, []
+        return reading
+
+    def let_go(self) -> None:
+        """In a forked child: leave reading to the supervisor. Repeating it does nothing."""
+        for descriptor in self.take_reading():
+            os.close(descriptor)
+
+    def close_writing(self) -> None:
+        """The engine has its copies."""
+        for descriptor in self.writing:
+            os.close(descriptor)
+
+
 class SpawnStarter:
     """Starts fresh interpreters: for systems where fork is unsafe, and for MPI.
 
@@ -99,11 +139,15 @@ class SpawnStarter:
 
     def start_controller(self, spec: ControllerSpec) -> int:
         descriptors = () if spec.ready_fd < 0 else (spec.ready_fd,)
-        return self._spawn("controller", spec, "controller.log", keep=descriptors)
+        log = open_log(self._logs / CONTROLLER_LOG)
+        try:
+            return self._spawn("controller", spec, (log, log), keep=descriptors)
+        finally:
+            os.close(log)
 
-    def start_engine(self, spec: EngineSpec, gate: Gate | None = None) -> int:
+    def start_engine(self, spec: EngineSpec, output: Ends, gate: Gate | None = None) -> int:
         # A session of its own: the terminal's Ctrl-C is for the client, not for engines.
-        return self._spawn("engine", spec, log_name(spec), new_session=True)
+        return self._spawn("engine", spec, output, new_session=True)
 
     def start_supervisor(self, run: Callable[[], int]) -> int:
         self._supervisor = threading.Thread(target=run, name="enginery-supervisor", daemon=True)
@@ -124,23 +168,22 @@ class SpawnStarter:
         self,
         role: str,
         spec: ControllerSpec | EngineSpec,
-        log_file: str,
+        output: Ends,
         *,
         keep: Sequence[int] = (),
         new_session: bool = False,
     ) -> int:
-        with open(open_log(self._logs, log_file), "ab", buffering=0) as output:
-            try:
-                process = subprocess.Popen(
-                    [*self._program, role, spec.cluster, "--spec", "-"],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=keep,
-                    start_new_session=new_session,
-                )
-            except OSError as error:
-                raise LaunchError(f"the {role}", f"{self._program[0]}: {error.strerror}") from error
+        try:
+            process = subprocess.Popen(
+                [*self._program, role, spec.cluster, "--spec", "-"],
+                stdin=subprocess.PIPE,
+                stdout=output[0],
+                stderr=output[1],
+                pass_fds=keep,
+                start_new_session=new_session,
+            )
+        except OSError as error:
+            raise LaunchError(f"the {role}", f"{self._program[0]}: {error.strerror}") from error
         assert process.stdin is not None
         # A spec is far smaller than a pipe's buffer. Who has died before reading it is reaped like any other.
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from enginery.errors import LaunchError
 from enginery.host.entries import Entries
-from enginery.host.files import log_name, open_log
+from enginery.host.files import open_log
 from enginery.host.processes import count_threads, die_with_parent, set_title
-from enginery.host.starters import Gate
+from enginery.host.starters import CONTROLLER_LOG, Ends, Gate
 from enginery.protocol.specs import ControllerSpec, EngineSpec
+from enginery.transport.sockets import raise_descriptor_limit
 
 _WARM = ("cloudpickle", "enginery.transport.dialling", "setproctitle", "traceback")
 _THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -62,7 +63,8 @@ class ForkStarter:
         entry = self._entries.controller
 
         def become() -> int:
-            _settle("controller.log", self._logs, title=f"enginery: controller {spec.cluster}")
+            redirect_output(self._logs / CONTROLLER_LOG)
+            _settle(title=f"enginery: controller {spec.cluster}")
             # The parent alone decides that it ends, also if the terminal's Ctrl-C reaches all of us.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             return _release(lambda: entry(spec))
@@ -71,20 +73,23 @@ class ForkStarter:
 
     def start_supervisor(self, run: Callable[[], int]) -> int:
         def become() -> int:
-            _settle(HOST_LOG, self._logs, title=f"enginery: host {self._cluster} (supervisor)")
+            redirect_output(self._logs / HOST_LOG)
+            _settle(title=f"enginery: host {self._cluster} (supervisor)")
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
+            raise_descriptor_limit()  # it has two pipes of each engine
             return _release(run)
 
         return self._fork("the supervisor", become, outlives_parent=True)
 
-    def start_engine(self, spec: EngineSpec, gate: Gate | None = None) -> int:
+    def start_engine(self, spec: EngineSpec, output: Ends, gate: Gate | None = None) -> int:
         entry = self._entries.engine
 
         def become() -> int:
             # A session of its own: the terminal's Ctrl-C is for the client, and the group can be killed.
             os.setsid()
-            _settle(log_name(spec), self._logs, title=f"enginery: engine {spec.cluster}")
+            _redirect(output)
+            _settle(title=f"enginery: engine {spec.cluster}")
 
             def enter() -> int:
                 if gate is not None:
@@ -142,12 +147,11 @@ def _warm_up() -> None:
     gc.disable()  # a collection in the parent would touch pages that are shared
 
 
-def _settle(log_file: str, logs: Path, *, title: str) -> None:
-    """Make a forked child a process of its own: signals, standard streams, title, random numbers."""
+def _settle(*, title: str) -> None:
+    """Make a forked child a process of its own: signals, title, random numbers."""
     for signum in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    redirect_output(logs, log_file)
     set_title(title)
     gc.enable()
     numeric = sys.modules.get("numpy")
@@ -161,17 +165,21 @@ def _release(run: Callable[[], int]) -> int:
     return run()
 
 
-def redirect_output(logs: Path, log_file: str) -> None:
+def redirect_output(log: Path) -> None:
     """Standard input from nowhere, output and errors into a log."""
+    descriptor = open_log(log)
+    _redirect((descriptor, descriptor))
+
+
+def _redirect(output: Ends) -> None:
+    """Standard input from nowhere, output and errors there; closes these descriptors."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    output = open_log(logs, log_file)
-    os.dup2(nothing, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(nothing)
-    os.close(output)
+    for descriptor, place in zip((nothing, *output), (0, 1, 2), strict=True):
+        os.dup2(descriptor, place)
+    for descriptor in {nothing, *output}:
+        os.close(descriptor)
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

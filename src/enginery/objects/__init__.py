@@ -2,7 +2,9 @@
 
 * `packing`: values, out of band where they hold big buffers;
 * `functions`: functions by value, with the engine's namespace as their globals;
-* `failures`: exceptions, from an engine to a client.
+* `failures`: exceptions, from an engine to a client;
+* `reference`, `prepickled`, `serializers`, `libraries`: what users say of how things travel;
+* `canning`, `lowlevel`: the same by hand, as ipyparallel has it.
 
-`pickling`, `companions` and `sources` are what the three are made of.
+`pickling`, `arrays`, `companions`, `arrival`, `extensions` and `sources` are what these are made of.
 """

@@ -5,9 +5,9 @@ engine while the client has it. If that is code (a function, a class, a module),
 it is data, it does not, and the `NameError` says which line to type.
 
 A companion is no name of the namespace: `CompanionTable` sets it just for the time that a task runs, only if
-the engine has no such name of its own, and takes it out again. Other mechanisms fail: an overlay of
-``__builtins__`` is not seen by nested functions and comprehensions, and a subclass of dict as globals would
-catch what the function writes with ``global``.
+the engine has no such name of its own, and takes it out again. That costs the code that runs nothing, and
+nested functions, comprehensions and what a function writes with ``global`` need no care. Functions that stay
+when the task is over have their companions built in, see `arrival`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 from cloudpickle.cloudpickle import subimport
+
+from enginery.objects.arrival import Arrival
 
 LruCacheWrapper = type(functools.lru_cache(lambda: None))
 _MAIN = ("__main__", "__mp_main__")
@@ -154,6 +156,14 @@ class Companions:
         self.values[name] = value
         return value
 
+    def find_or_note(self, name: str) -> Any:
+        """The same; if the module is lacking, a note says so to the NameError to come."""
+        try:
+            return self.find(name)
+        except ImportError as error:
+            self.missing[name] = unsent_note(name, f"{type(error).__name__}: {error}")
+            return _MISSING
+
     def explain(self, error: NameError) -> None:
         """Add to a NameError what the client has under that name, and how to send it."""
         reason = self.missing.get(getattr(error, "name", None) or "")
@@ -211,7 +221,7 @@ class CompanionTable:
                 self._leave(name, value)
 
     def keep(self, companions: Companions) -> None:
-        """Set companions for good: those of functions that were pushed and outlive their task."""
+        """Set companions for good: those that could not be built into a function that stays."""
         self._enter(companions, [])
 
     def _enter(self, companions: Companions, entered: list[tuple[str, Any]]) -> None:
@@ -220,10 +230,8 @@ class CompanionTable:
             ours = self._active.get(name)
             if name in namespace and not (ours and namespace[name] is ours[-1]):
                 continue
-            try:
-                value = companions.find(name)
-            except ImportError as error:
-                companions.missing[name] = unsent_note(name, f"{type(error).__name__}: {error}")
+            value = companions.find_or_note(name)
+            if value is _MISSING:
                 continue
             self._active.setdefault(name, []).append(value)
             entered.append((name, value))
@@ -249,10 +257,24 @@ def companion_facts(
     return companions.modules, companions.references, companions.missing
 
 
-def read_companions(load: pickle.Unpickler) -> Companions:
-    """The companions that follow a value in its stream, see `pickling.ByValuePickler.dump_companions`."""
+def read_companions(load: pickle.Unpickler, arrival: Arrival) -> Companions:
+    """The companions that follow a value in its stream, see `pickling.ByValuePickler.dump_companions`.
+
+    Where the value stays, they are built into its functions; returned are those that cannot be.
+    """
     companions = Companions()
     while batch := load.load():
         companions.values.update(batch)
-    companions.modules, companions.references, companions.missing = load.load()
-    return companions
+    companions.modules, companions.references, companions.missing, _announcements = load.load()
+    return _built_in(companions, arrival) if arrival.stays else companions
+
+
+def _built_in(companions: Companions, arrival: Arrival) -> Companions:
+    exposed = Companions()
+    exposed.missing = companions.missing
+    for name in list(companions.names()):
+        if (value := companions.find_or_note(name)) is not _MISSING:
+            arrival.fill(name, value)
+            if name in arrival.exposed:
+                exposed.values[name] = value
+    return exposed

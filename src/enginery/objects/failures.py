@@ -24,8 +24,9 @@ from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any, NamedTuple
 
 from enginery.errors import RemoteError
+from enginery.objects.arrival import Arrival
 from enginery.objects.packing import Buffer, Packed, pack, unpack
-from enginery.objects.pickling import ByValuePickler, NamespaceUnpickler, main_namespace
+from enginery.objects.pickling import ByValuePickler, NamespaceUnpickler
 
 TEXT_LIMIT_CHARS = 256_000
 """Length of a traceback or a message at most; the middle of a longer one is left out."""
@@ -213,7 +214,7 @@ def unpack_failure(
         record = _from_plain(plain)
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError, IndexError, KeyError) as reason:
         return RemoteError("UnreadableFailure", f"the task failed, and its error cannot be read: {reason}")
-    rebuild = _Rebuild(main_namespace() if namespace is None else namespace, info)
+    rebuild = _Rebuild(Arrival.at(namespace, stays=True), info)
     return rebuild.remote(record)
 
 
@@ -229,8 +230,8 @@ def _from_plain(plain: Sequence[Any]) -> _Record:
 class _Rebuild:
     """Puts exceptions of one failure together."""
 
-    def __init__(self, namespace: dict[str, Any], info: Mapping[str, Any]) -> None:
-        self._namespace = namespace
+    def __init__(self, arrival: Arrival, info: Mapping[str, Any]) -> None:
+        self._arrival = arrival
         self._info = {name: value for name, value in info.items() if value not in (None, "")}
 
     def remote(self, record: _Record) -> RemoteError:
@@ -275,7 +276,7 @@ class _Rebuild:
         if isinstance(data, str):
             return data
         try:
-            return NamespaceUnpickler(io.BytesIO(data), self._namespace).load()
+            return NamespaceUnpickler(io.BytesIO(data), self._arrival).load()
         except Exception:  # noqa: BLE001 - a module is lacking, a `__setstate__` raises: the texts remain
             return missing
 
@@ -283,14 +284,9 @@ class _Rebuild:
         args = tuple(self._load(arg) for arg in record.args)
         if record.members:
             args = (*args, [self.remote(member) for member in record.members])
-        new = _builtin_base(cls).__new__
-        try:
-            error: BaseException = new(cls, *args)
-        except Exception:  # noqa: BLE001 - a built-in constructor that wants other arguments
-            try:
-                error = new(cls)
-            except Exception:  # noqa: BLE001 - not even that: there is no instance without the user's code
-                return None
+        error = _new(cls, args)
+        if error is None:
+            return None
         error.args = args
         state = {name: self._load(data, _MISSING) for name, data in record.state.items()}
         vars(error).update({name: value for name, value in state.items() if value is not _MISSING})
@@ -315,10 +311,19 @@ def _members(cls: type) -> dict[str, Any]:
     return found
 
 
-def _builtin_base(cls: type[BaseException]) -> Any:
-    return next(
-        base for base in cls.__mro__ if issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE
-    )
+def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException | None:
+    """An instance, made by the built-in classes below alone; None where these want the user's code."""
+    for base in cls.__mro__:
+        if base.__flags__ & _HEAP_TYPE or not issubclass(base, BaseException):
+            continue
+        # A constructor may want other arguments, or not be the one of the class whose layout counts.
+        for tried in (args, ()):
+            try:
+                error: BaseException = base.__new__(cls, *tried)
+            except Exception:  # noqa: BLE001 - the next one may do
+                continue
+            return error
+    return None
 
 
 # ---------------------------------------------------------------- both types in one

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import io
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -32,6 +33,9 @@ from types import (
 from typing import Any, NamedTuple
 
 from enginery.ids import BlobId, content_id
+from enginery.objects import extensions, libraries
+from enginery.objects.arrays import arrives_writeable
+from enginery.objects.arrival import Arrival, find_global
 from enginery.objects.companions import (
     Companions,
     CompanionTable,
@@ -41,7 +45,9 @@ from enginery.objects.companions import (
     is_code,
     read_companions,
 )
+from enginery.objects.joined import join, split
 from enginery.objects.pickling import ByValuePickler, NamespaceUnpickler, contents_of, dump_by_value
+from enginery.objects.reference import Reference
 
 _CACHED_FUNCTIONS = 512
 _SMALL_BYTES = 1 << 12
@@ -85,28 +91,57 @@ def pack_function(function: Callable[..., Any]) -> PackedFunction:
 
 
 def build(data: bytes | bytearray | memoryview, namespace: dict[str, Any]) -> BuiltFunction:
-    """Make a function from its blob, with `namespace` as the globals of all that travelled by value."""
-    stream = NamespaceUnpickler(io.BytesIO(data), namespace)
+    """Make a function from its blob, with `namespace` as the globals of all that travelled by value.
+
+    Each call of one that is a `Reference`, or holds one, asks the namespace anew.
+    """
+    arrival = Arrival(namespace)
+    stream = _unpickler(data, arrival)
     function = stream.load()
-    return BuiltFunction(function, read_companions(stream))
+    companions = read_companions(stream, arrival)
+    return BuiltFunction(_Anew(data, namespace) if arrival.has_references else function, companions)
+
+
+def _unpickler(data: bytes | bytearray | memoryview, arrival: Arrival) -> NamespaceUnpickler:
+    """Arrays in a function's defaults and closure become read-only views of its blob, unless they are not."""
+    stream, buffers = split(data)
+    wanted = map(bytearray, buffers) if arrives_writeable() else buffers
+    return NamespaceUnpickler(io.BytesIO(stream), arrival, buffers=wanted)
+
+
+class _Anew:
+    """A function that is made for each call, because its parts are names of the namespace."""
+
+    def __init__(self, data: bytes | bytearray | memoryview, namespace: dict[str, Any]) -> None:
+        self._data = bytes(data)
+        self._namespace = namespace
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arrival = Arrival(self._namespace, evaluates=True)
+        return _unpickler(self._data, arrival).load()(*args, **kwargs)
 
 
 def function_name(function: Any) -> str:
     """What a task is called after its function: the plain name, also of a partial or a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
+    if isinstance(function, Reference):
+        return function.name
     return getattr(function, "__name__", "") or type(function).__name__
 
 
 def _pack(function: Any) -> tuple[PackedFunction, ByValuePickler]:
-    streams: list[io.BytesIO] = []
+    stream = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
 
     def make_pickler(unsendable: Mapping[str, str]) -> ByValuePickler:
-        streams.append(io.BytesIO())
-        return ByValuePickler(streams[-1], unsendable=unsendable)
+        nonlocal stream
+        stream = io.BytesIO()
+        buffers.clear()
+        return ByValuePickler(stream, buffer_callback=buffers.append, unsendable=unsendable)
 
-    pickler = dump_by_value(function, make_pickler)
-    data = streams[-1].getvalue()
+    pickler = dump_by_value(libraries.carried(function), make_pickler)
+    data = join(stream.getvalue(), buffers)
     return PackedFunction(content_id((data,)), data, function_name(function)), pickler
 
 
@@ -123,6 +158,7 @@ class FunctionCache:
     def __init__(self, size: int = _CACHED_FUNCTIONS) -> None:
         self._size = size
         self._entries: dict[int, _Entry] = {}
+        self._generation = extensions.generation
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -133,6 +169,8 @@ class FunctionCache:
 
     def pack(self, function: Callable[..., Any]) -> PackedFunction:
         """Return the function as a blob. Raises TypeError or PicklingError naming what cannot be pickled."""
+        if self._generation != extensions.generation:
+            self._forget()
         key = id(getattr(function, "__code__", function))
         entry = self._entries.get(key)
         if entry is not None and entry.is_of(function) and entry.is_fresh():
@@ -140,12 +178,20 @@ class FunctionCache:
         packed, pickler = _pack(function)
         fresh = _watch(function, packed, pickler)
         with self._lock:
+            if self._generation != extensions.generation:
+                return packed
             self._entries.pop(key, None)
             if fresh is not None:
                 self._entries[key] = fresh
                 if len(self._entries) > self._size:
                     del self._entries[next(iter(self._entries))]
         return packed
+
+    def _forget(self) -> None:
+        """Functions travel in another way from now on."""
+        with self._lock:
+            self._entries.clear()
+            self._generation = extensions.generation
 
 
 class _Entry:
@@ -216,6 +262,10 @@ def _same(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> bool:
 
 def _watch(function: Any, packed: PackedFunction, pickler: ByValuePickler) -> _Entry | None:
     """An entry for the cache; None if something was pickled whose changes nobody would see."""
+    if libraries.in_use():
+        return None  # they carry the client's data, which nobody watches
+    if type(function) is Reference:
+        return _Entry(function, packed)
     if type(function) is not FunctionType and not isinstance(function, (type, BuiltinFunctionType)):
         return None
     entry = _Entry(function, packed)
@@ -230,7 +280,7 @@ def _watch(function: Any, packed: PackedFunction, pickler: ByValuePickler) -> _E
         if not all(map(_is_constant, _parts(member))):
             return None
         for name in global_names(member.__code__):
-            value = member.__globals__.get(name, _MISSING)
+            value = find_global(member, name, _MISSING)
             # Data need not be watched or held: what counts is that there is some.
             if value is _MISSING or (is_code(value) and _is_constant(value)):
                 entry.watched_globals.append((member.__globals__, name, value))

@@ -19,7 +19,7 @@ the stream one after the other, and small buffers each at a multiple of 64 bytes
 (place, size); a place below zero is the blob number ``-1 - place``.
 
 Arrays arrive as read-only views of the frames that they came in, aligned to 16 bytes at least. On arrival,
-`bytes` and `bytearray` alone cost a copy.
+`bytes` and `bytearray` alone cost a copy. Within `writeable_arrivals` they arrive as views of private memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cloudpickle
 
+from enginery.objects import libraries
+from enginery.objects.arrays import MADE_BY_NUMPY, arrives_writeable, private_buffer
+from enginery.objects.arrival import Arrival
 from enginery.objects.companions import NO_COMPANIONS, Companions, read_companions
 from enginery.objects.pickling import (
     ByValuePickler,
     NamespaceUnpickler,
     dump_by_value,
-    main_namespace,
     reducers,
 )
 
@@ -83,12 +85,11 @@ class UnpackedCall(NamedTuple):
 # ---------------------------------------------------------------- packing
 
 
-def pack(value: Any, *, with_companions: bool = True) -> Packed:
+def pack(value: Any) -> Packed:
     """Pickle a value without copying its big buffers.
 
-    The buffers are read-only views of the caller's memory. `with_companions=False` leaves behind what
-    functions in the value name (results). Raises what the pickling of a part raises, mostly TypeError or
-    PicklingError.
+    The buffers are read-only views of the caller's memory. Raises what the pickling of a part raises, mostly
+    TypeError or PicklingError.
     """
     if _is_plain(value):
         return Packed(pickle.dumps(value, _PROTOCOL))
@@ -101,9 +102,9 @@ def pack(value: Any, *, with_companions: bool = True) -> Packed:
         except Exception:  # noqa: BLE001 - the by-value pickler can do more; else its error is the one to see
             pass
         else:
-            if not collected.names_main():
+            if not collected.is_for_by_value():
                 return collected.lay_out(0)
-    return _pack_by_value(value, with_companions=with_companions)
+    return _pack_by_value(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -122,7 +123,7 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _pack_by_value(value: Any, *, with_companions: bool) -> Packed:
+def _pack_by_value(value: Any) -> Packed:
     attempts: list[_Collected] = []
 
     def make_pickler(unsendable: Mapping[str, str]) -> ByValuePickler:
@@ -130,11 +131,10 @@ def _pack_by_value(value: Any, *, with_companions: bool) -> Packed:
         return ByValuePickler(
             attempts[-1],
             buffer_callback=attempts[-1].buffers.append,
-            with_companions=with_companions,
             unsendable=unsendable,
         )
 
-    dump_by_value(value, make_pickler)
+    dump_by_value(libraries.carried(value), make_pickler)
     return attempts[-1].lay_out(_BY_VALUE)
 
 
@@ -179,9 +179,12 @@ class _Collected:
         self.buffers: list[pickle.PickleBuffer] = []
         self.write = self.chunks.append
 
-    def names_main(self) -> bool:
+    def is_for_by_value(self) -> bool:
+        """Whether the stream names what only the by-value pickler does right."""
         for chunk in self.chunks:
-            if len(chunk) < LARGE_PIECE_BYTES and (b"__main__" in chunk or b"__mp_main__" in chunk):
+            if len(chunk) < LARGE_PIECE_BYTES and (
+                b"__main__" in chunk or b"__mp_main__" in chunk or MADE_BY_NUMPY in chunk
+            ):
                 return True
         return False
 
@@ -238,12 +241,20 @@ class _Collected:
 
 
 def unpack(inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None) -> Any:
-    """The value that was packed. Arrays in it are read-only views of the buffers.
+    """The value that was packed, to stay. Arrays in it are read-only views of the buffers.
 
-    `namespace` becomes the globals of functions in the value; `__main__` if there is none. Raises
-    UnpicklingError for bytes that are no packed value, and what the unpickling of a part raises.
+    `namespace` becomes the globals of functions in the value; `__main__` if there is none, and then a
+    `Reference` stays what it is. Raises UnpicklingError for bytes that are no packed value, and what the
+    unpickling of a part raises.
     """
-    return unpack_with_companions(inline, buffers, namespace=namespace)[0]
+    return _unpack(inline, buffers, namespace, stays=True)[0]
+
+
+def unpack_to_stay(
+    inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None
+) -> tuple[Any, Companions]:
+    """The same, with the companions that could not be built into its functions."""
+    return _unpack(inline, buffers, namespace, stays=True)
 
 
 def unpack_call(
@@ -259,18 +270,51 @@ def unpack_call(
 def unpack_with_companions(
     inline: Buffer, buffers: Sequence[Buffer] = (), *, namespace: dict[str, Any] | None = None
 ) -> tuple[Any, Companions]:
-    """The same as `unpack`, with what came along with functions in the value."""
+    """The value for the time of a task, and what is to be set while it runs, by a `CompanionTable`."""
+    return _unpack(inline, buffers, namespace)
+
+
+def unpack_inside(inline: Buffer, buffers: Sequence[Buffer], arrival: Arrival) -> Any:
+    """A value that was packed by itself and arrives inside of another one."""
+    inner = arrival.staying()
+    value, _ = _unpack(inline, buffers, None, arrival=inner)
+    arrival.has_references |= inner.has_references
+    return value
+
+
+def is_by_value(inline: bytes) -> bool:
+    """Whether it matters to a packed value where it arrives."""
+    return inline[0] != _PICKLE and bool(inline[1] & _BY_VALUE)
+
+
+def buffer_count(inline: Buffer) -> int:
+    """How many buffers belong to a packed value."""
+    if len(inline) and inline[0] == _PICKLE:
+        return 0
+    try:
+        return int(_HEADER.unpack_from(inline)[-1])
+    except struct.error as error:
+        raise pickle.UnpicklingError(f"the payload is damaged: {error}") from error
+
+
+def _unpack(
+    inline: Buffer,
+    buffers: Sequence[Buffer],
+    namespace: dict[str, Any] | None,
+    *,
+    stays: bool = False,
+    arrival: Arrival | None = None,
+) -> tuple[Any, Companions]:
     if not len(inline):
         raise pickle.UnpicklingError("there is no value: the payload is empty")
     if inline[0] == _PICKLE:
         return pickle.loads(inline), NO_COMPANIONS
     flags, stream, out_of_band = _read_layout(inline, buffers)
     if flags & _BY_VALUE:
-        unpickler = NamespaceUnpickler(
-            _PieceReader(stream), main_namespace() if namespace is None else namespace, buffers=out_of_band
-        )
+        arrival = arrival or Arrival.at(namespace, stays=stays)
+        unpickler = NamespaceUnpickler(_PieceReader(stream), arrival, buffers=out_of_band)
         value = unpickler.load()
-        return value, read_companions(unpickler)
+        return value, read_companions(unpickler, arrival)
     if len(stream) == 1:
         return pickle.loads(stream[0], buffers=out_of_band), NO_COMPANIONS
     return pickle.Unpickler(_PieceReader(stream), buffers=out_of_band).load(), NO_COMPANIONS
@@ -278,8 +322,12 @@ def unpack_with_companions(
 
 def _read_layout(inline: Buffer, buffers: Sequence[Buffer]) -> tuple[int, list[memoryview], list[memoryview]]:
     # A bytes object starts at a multiple of 16; part of a bigger message starts anywhere, and pins it all.
-    head = memoryview(inline if isinstance(inline, bytes) else bytes(inline))
-    blobs = [memoryview(buffer).toreadonly() for buffer in buffers]
+    if arrives_writeable():
+        head = memoryview(bytearray(inline))
+        blobs = [private_buffer(buffer) for buffer in buffers]
+    else:
+        head = memoryview(inline if isinstance(inline, bytes) else bytes(inline))
+        blobs = [memoryview(buffer).toreadonly() for buffer in buffers]
     try:
         layout, flags, stream_pieces, buffer_pieces, blob_count = _HEADER.unpack_from(head)
         if layout != _LAYOUT or blob_count != len(blobs):

@@ -5,8 +5,9 @@ function sent by value gets the *engine's* namespace as its globals and so drags
 methods of classes sent by value included; closures keep shared and self-referencing cells; and a code
 object goes through `marshal`, in a tenth of the time.
 
-The namespace is an argument of the unpickler. It replaces `make_function` when the stream asks for it, so no
-global state is involved and streams without functions need no Python code to load.
+The namespace is an argument of the unpickler. It hands it to `make_function`, and to others marked with
+`arriving`, when the stream asks for them, so no global state is involved and streams without functions need
+no Python code to load.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ import marshal
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from io import TextIOWrapper
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Protocol
 from weakref import WeakSet
 
 import cloudpickle
 
+from enginery.objects import arrays, extensions
 from enginery.objects import companions as travel
+from enginery.objects.arrival import Arrival, arriving, find_global, main_namespace, wants_arrival
 from enginery.objects.companions import Companions, LruCacheWrapper, global_names, importable, is_code
+from enginery.objects.extensions import Reducer
+from enginery.objects.reference import Reference
 from enginery.objects.sources import Source, register_source, source_of
 
 _PROTOCOL = 5
 _MARSHAL_VERSION = 2  # without references between objects, so that the bytes depend on the code alone
 _WITH_STATE_SETTER = 6  # items of what a reducer returns
+_CODE = frozenset({FunctionType, type})
 _EMPTY = object()
 _MISSING = object()
 
@@ -56,31 +63,45 @@ class Stream(Protocol):
 # ---------------------------------------------------------------- sending
 
 
-def reducers() -> dict[type, Callable[[Any], Any]]:
+class NeedsNamespace(Exception):
+    """A value for the by-value pickler: the place where it arrives matters to it."""
+
+
+def reducers() -> dict[type, Reducer]:
     """How types pickle that need no Python call for other objects: a dispatch table for the plain pickler."""
-    table: dict[type, Callable[[Any], Any]] = {**copyreg.dispatch_table, memoryview: reduce_memoryview}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        table[numpy.ndarray] = reduce_array
-    return table
+    global _table, _made_of
+    extra = extensions.reducers()
+    if len(sys.modules) != _made_of[0] or extra is not _made_of[1] or copyreg.dispatch_table != _made_of[2]:
+        _made_of = len(sys.modules), extra, dict(copyreg.dispatch_table)
+        _table = {**copyreg.dispatch_table, **own_reducers, **arrays.reducers(), **extra}
+        _table.update(dict.fromkeys(extensions.canned, refuse_in_plain_pickler))
+    return _table
 
 
-def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
-    data = view if view.c_contiguous else memoryview(view.tobytes())
-    return make_memoryview, (pickle.PickleBuffer(data), view.format, view.shape)
+def refuse_in_plain_pickler(obj: Any) -> Any:
+    raise NeedsNamespace(type(obj).__name__)
 
 
-def reduce_array(array: Any) -> Any:
-    # What NumPy itself would put into the stream goes out of band like all other arrays: those with gaps as
-    # a gapless copy; dates and records, whose memory it does not export, as plain bytes.
-    if array.dtype.hasobject or not array.itemsize:
-        return array.__reduce_ex__(_PROTOCOL)
-    if not array.flags.forc:
-        array = array.copy(order="C")
-    if array.dtype.kind not in "mMV":
-        return array.__reduce_ex__(_PROTOCOL)
-    order = "C" if array.flags.c_contiguous else "F"
-    return make_array, (array.reshape(-1, order=order).view("u1"), array.dtype, array.shape, order)
+own_reducers: dict[type, Reducer] = {Reference: refuse_in_plain_pickler}
+"""For the plain pickler alone."""
+_table: dict[type, Reducer] = {}
+_made_of: tuple[int, dict[type, Reducer], dict[Any, Any]] = (0, {}, {})
+
+
+def reduce_value(obj: Any, kind: type, extra: dict[type, Reducer]) -> Any:
+    """How values travel in every by-value pickler; NotImplemented if there is nothing special about one."""
+    # Functions and classes that can be imported are parts of the streams themselves.
+    if kind in extra and not (kind in _CODE and importable(obj)):
+        return extra[kind](obj)
+    if kind is memoryview:
+        return arrays.reduce_memoryview(obj)
+    if kind is TextIOWrapper and obj not in (sys.stdout, sys.stderr):
+        raise TypeError(
+            f"an open file cannot be sent: {getattr(obj, 'name', obj)!r}; send its path, or what it holds"
+        )
+    if arrays.is_array(obj):
+        return arrays.reduce_array(obj) if kind.__name__ == "ndarray" else arrays.reduce_subarray(obj)
+    return NotImplemented
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -103,22 +124,21 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._pending: dict[str, Any] = {}
         self._cells: set[int] = set()
         self._unsendable = frozenset(unsendable or {})
+        self._extra = extensions.reducers()
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is FunctionType:
+        if kind is FunctionType and FunctionType not in self._extra:
             return NotImplemented if importable(obj) else self._reduce_function(obj)
         if kind is CellType:
             return self._reduce_cell(obj)
         if kind is CodeType:
             return load_code, (marshal.dumps(obj, _MARSHAL_VERSION), importlib.util.MAGIC_NUMBER)
-        if kind is memoryview:
-            return reduce_memoryview(obj)
         if kind is LruCacheWrapper and not importable(obj):
             return make_lru_cache, (obj.__wrapped__, obj.cache_parameters())
-        if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
-            return reduce_array(obj)
-        reduced = super().reducer_override(obj)
+        reduced = reduce_value(obj, kind, self._extra)
+        if reduced is NotImplemented:
+            reduced = super().reducer_override(obj)
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == _WITH_STATE_SETTER:
             return self._reduce_class(obj, *reduced)
         return reduced
@@ -129,12 +149,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.classes.append(cls)
         if cls not in _classes_received:
             _classes_sent.add(cls)
-        return make, arguments, (set_state, state), None, None, set_class_state
+        how = (set_state, state, extensions.announcement_of(cls))
+        return make, arguments, how, None, None, set_class_state
 
     def _reduce_function(self, function: FunctionType) -> tuple[Any, ...]:
         self.functions.append(function)
-        if self._with_companions:
-            self._note_names(function)
+        companions = self._note_names(function) if self._with_companions else ()
         code = function.__code__
         cells = function.__closure__ or ()
         self._cells.update(map(id, cells))
@@ -151,7 +171,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             None if function.__doc__ is _code_doc(code) else (function.__doc__,),
             getattr(function, "__type_params__", ()) or None,
         )
-        arguments = (code, function.__closure__, source_of(code))
+        arguments = (code, function.__closure__, source_of(code), companions)
         return make_function, arguments, state, None, None, set_function_state
 
     def _reduce_cell(self, cell: CellType) -> tuple[Any, ...]:
@@ -162,29 +182,37 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     # -------------------------------------------------------- companions
 
-    def _note_names(self, function: FunctionType) -> None:
-        client = function.__globals__
-        for name in global_names(function.__code__):
-            value = client.get(name, _MISSING)
+    def _note_names(self, function: FunctionType) -> tuple[str, ...]:
+        """Note what a function names; returns the names of what goes along."""
+        known: list[str] = []
+        for name in sorted(global_names(function.__code__)):
+            value = find_global(function, name, _MISSING)
             if value is _MISSING or name in self._unsendable:
                 continue
-            if not is_code(value):
-                self._note_data(name, client)
-            elif isinstance(value, ModuleType):
-                named = travel.attribute_names(function.__code__)
-                dotted = (value.__name__, *travel.submodules_named(value, named))
-                known = self.companions.modules.get(name, ())
-                self.companions.modules[name] = tuple(dict.fromkeys([*known, *dotted]))
-            elif name not in self.companions.values:
-                self.companions.values[name] = self._pending[name] = value
+            if is_code(value):
+                self._note_code(name, value, function)
+                known.append(name)
+            elif self._note_data(name, function.__globals__):
+                known.append(name)
+        return tuple(known)
 
-    def _note_data(self, name: str, client: dict[str, Any]) -> None:
+    def _note_code(self, name: str, value: Any, function: FunctionType) -> None:
+        if isinstance(value, ModuleType):
+            named = travel.attribute_names(function.__code__)
+            dotted = (value.__name__, *travel.submodules_named(value, named))
+            known = self.companions.modules.get(name, ())
+            self.companions.modules[name] = tuple(dict.fromkeys([*known, *dotted]))
+        elif name not in self.companions.values:
+            self.companions.values[name] = self._pending[name] = value
+
+    def _note_data(self, name: str, client: dict[str, Any]) -> bool:
         home = client.get("__name__")
         module = sys.modules.get(home) if isinstance(home, str) and home != "__main__" else None
         if module is not None and vars(module) is client:
             self.companions.references[name] = module.__name__
-        else:
-            self.companions.missing[name] = travel.push_note(name)
+            return True
+        self.companions.missing[name] = travel.push_note(name)
+        return False
 
     def dump_companions(self) -> None:
         """Write what the functions written so far name, and what these name in turn, until nothing is new."""
@@ -192,7 +220,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             batch, self._pending = self._pending, {}
             self.dump(batch)
         self.dump({})
-        self.dump(travel.companion_facts(self.companions))
+        self.dump((*travel.companion_facts(self.companions), extensions.announcements()))
 
 
 def dump_by_value(value: Any, make_pickler: Callable[[Mapping[str, str]], ByValuePickler]) -> ByValuePickler:
@@ -245,34 +273,31 @@ def _code_doc(code: CodeType) -> str | None:
 
 
 class NamespaceUnpickler(pickle.Unpickler):
-    """Gives functions sent by value the globals that its owner names."""
+    """Tells those parts of a stream that ask for it where they arrive."""
 
-    def __init__(
-        self, stream: Stream, namespace: dict[str, Any], *, buffers: Iterable[Any] | None = None
-    ) -> None:
+    def __init__(self, stream: Stream, arrival: Arrival, *, buffers: Iterable[Any] | None = None) -> None:
         super().__init__(stream, buffers=buffers)
-        self._namespace = namespace
+        self.arrival = arrival
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if global_name == "make_function" and module_name == __name__:
-            return functools.partial(make_function, namespace=self._namespace)
-        return super().find_class(module_name, global_name)
+        found = super().find_class(module_name, global_name)
+        if type(found) is FunctionType and wants_arrival(found):
+            return functools.partial(found, arrival=self.arrival)
+        return found
 
 
-def main_namespace() -> dict[str, Any]:
-    return vars(sys.modules["__main__"])
-
-
+@arriving
 def make_function(
     code: CodeType,
     closure: tuple[CellType, ...] | None,
     source: Source | None,
+    companions: tuple[str, ...],
     *,
-    namespace: dict[str, Any] | None = None,
+    arrival: Arrival | None = None,
 ) -> FunctionType:
     if source is not None:
         register_source(source)
-    return FunctionType(code, main_namespace() if namespace is None else namespace, None, None, closure)
+    return (arrival or Arrival(main_namespace())).make_function(code, closure, companions)
 
 
 def set_function_state(function: FunctionType, state: tuple[Any, ...]) -> None:
@@ -294,10 +319,10 @@ def set_function_state(function: FunctionType, state: tuple[Any, ...]) -> None:
         function.__type_params__ = type_params  # type: ignore[attr-defined, unused-ignore]
 
 
-def set_class_state(cls: type, how: tuple[Callable[[type, Any], Any], Any]) -> None:
+def set_class_state(cls: type, how: tuple[Callable[[type, Any], Any], Any, Any]) -> None:
     if cls not in _classes_sent:
         _classes_received.add(cls)
-        set_state, state = how
+        set_state, state, _announcement = how
         set_state(cls, state)
 
 
@@ -319,17 +344,3 @@ def load_code(data: bytes, magic: bytes) -> CodeType:
 def make_lru_cache(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     """The same cache, empty: what a client has cached is its data."""
     return functools.lru_cache(**parameters)(function)
-
-
-def make_array(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
-    return data.view(dtype).reshape(shape, order=order)
-
-
-def make_memoryview(data: Any, layout: str, shape: tuple[int, ...]) -> memoryview:
-    view = memoryview(data).toreadonly()
-    if layout == "B" and len(shape) == 1:
-        return view
-    try:
-        return view.cast("B").cast(layout, shape)  # type: ignore[call-overload, no-any-return]
-    except ValueError:  # a layout that memoryview itself cannot make: its bytes
-        return view.cast("B")

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from enginery.ids import BlobId
 from enginery.protocol.codec import Buffer
+from enginery.protocol.eviction import oldest_beyond
 from enginery.protocol.messages import PutBlob
 
 CACHE_BYTES = 256 << 20
@@ -33,6 +34,7 @@ class BlobCache:
         self._partial: dict[BlobId, _Partial] = {}
         self._once: dict[BlobId, Buffer] = {}
         self._kept: OrderedDict[BlobId, Buffer] = OrderedDict()
+        self._unused: set[BlobId] = set()  # kept ones that came for a task which is still on its way
         self._kept_bytes = 0
 
     def __repr__(self) -> str:
@@ -41,13 +43,25 @@ class BlobCache:
             f"{len(self._once)} others, {len(self._partial)} partial>"
         )
 
+    @property
+    def total_bytes(self) -> int:
+        """All that is here. May be asked by any thread."""
+        others = sum(memoryview(data).nbytes for data in list(self._once.values()))
+        return self._kept_bytes + others + sum(partial.size_bytes for partial in list(self._partial.values()))
+
+    def forget_kept(self) -> None:
+        """Let go of what is kept; who needs it has to be sent it again."""
+        self._kept.clear()
+        self._unused.clear()
+        self._kept_bytes = 0
+
     def __contains__(self, blob: BlobId) -> bool:
         return blob in self._kept or blob in self._once
 
     def on_piece(self, record: PutBlob, frame: Buffer) -> None:
         """Take a piece; pieces come in order, and a piece from the start begins the blob anew."""
         if len(frame) == record.size_bytes:
-            self._complete(record, frame)
+            self.put(record.blob, frame, keep=record.keep)
             return
         partial = self._partial.get(record.blob)
         if record.offset == 0:
@@ -62,13 +76,37 @@ class BlobCache:
         partial.arrived_bytes += len(frame)
         if partial.arrived_bytes == partial.size_bytes:
             del self._partial[record.blob]
-            self._complete(record, memoryview(partial.buffer).toreadonly())
+            self.put(record.blob, memoryview(partial.buffer).toreadonly(), keep=record.keep)
+
+    def put(self, blob: BlobId, data: Buffer, *, keep: bool) -> None:
+        """Take a whole blob."""
+        if not keep:
+            self._once[blob] = data
+            return
+        size_bytes = memoryview(data).nbytes
+        if blob not in self._kept:
+            self._kept_bytes += size_bytes
+        self._kept[blob] = data
+        self._unused.add(blob)
+        if self._kept_bytes > self._cache_bytes:
+            self._evict()
+
+    def _evict(self) -> None:
+        # A task may need several that are together above the limit: they stay until it has them.
+        for blob in oldest_beyond(
+            self._kept,
+            self._kept_bytes - self._cache_bytes,
+            size_of=lambda blob: memoryview(self._kept[blob]).nbytes,
+            is_safe=lambda blob, _: blob in self._unused,
+        ):
+            self._kept_bytes -= memoryview(self._kept.pop(blob)).nbytes
 
     def get(self, blob: BlobId) -> Buffer | None:
         """The blob if it is here; it stays."""
         data = self._kept.get(blob)
         if data is not None:
             self._kept.move_to_end(blob)
+            self._unused.discard(blob)
             return data
         return self._once.get(blob)
 
@@ -81,14 +119,3 @@ class BlobCache:
         """A new hello: what is still needed comes again, except what is kept."""
         self._partial.clear()
         self._once.clear()
-
-    def _complete(self, record: PutBlob, data: Buffer) -> None:
-        if not record.keep:
-            self._once[record.blob] = data
-            return
-        if record.blob not in self._kept:
-            self._kept_bytes += record.size_bytes
-        self._kept[record.blob] = data
-        while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
-            _, evicted = self._kept.popitem(last=False)
-            self._kept_bytes -= len(memoryview(evicted).cast("B"))

@@ -1,7 +1,7 @@
 """Records to header bytes and back: the only user of the encoder.
 
 A decoder knows one direction's closed union and refuses everything else, so a peer can only say what its
-role allows. `MalformedMessage` is the one error that leaves this file.
+role allows. Two errors leave this file: `MalformedMessage` of what has come, `Unsendable` of what cannot go.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from enginery.errors import EngineryError, TooLarge
 from enginery.protocol import messages as m
 from enginery.protocol.messages import Envelope
 
@@ -25,10 +26,15 @@ class _Preamble(msgspec.Struct, array_like=True):
 
 _decode_preamble = msgspec.msgpack.Decoder(_Preamble).decode
 _encoder = msgspec.msgpack.Encoder()
+_CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class MalformedMessage(Exception):
     """A message that this direction does not allow. The text says what was wrong with it."""
+
+
+class NotAllowed(MalformedMessage):
+    """The message is whole and says what this direction does not allow: it is no better a second time."""
 
 
 class VersionMismatch(MalformedMessage):
@@ -46,9 +52,58 @@ class VersionMismatch(MalformedMessage):
         )
 
 
-def encode(epoch: int, number: int, bulk_received: int, records: Sequence[m.Record]) -> bytes:
+class Unsendable(EngineryError, ValueError):
+    """Say of a record that it cannot be sent: it is too large, or holds what cannot be encoded."""
+
+    def __init__(self, record: m.Record, reason: Exception) -> None:
+        super().__init__(record, reason)
+        self.record = record
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"a record of type {type(self.record).__name__} cannot be sent: {self.reason}"
+
+
+def encode(
+    epoch: int, number: int, bulk_received: int, records: Sequence[m.Record], header_received: int = 0
+) -> bytes:
     """The header of a message."""
-    return _encoder.encode((m.PROTOCOL_VERSION, epoch, number, bulk_received, records))
+    return _encoder.encode((m.PROTOCOL_VERSION, epoch, number, bulk_received, records, header_received))
+
+
+def encode_within_limit(
+    epoch: int, number: int, bulk_received: int, records: Sequence[m.Record], header_received: int = 0
+) -> bytes | None:
+    """The header of a message, or None if fewer records have to go at once.
+
+    Raises Unsendable if there is only one, and it cannot go at all.
+    """
+    reason: Exception
+    try:
+        header = encode(epoch, number, bulk_received, records, header_received)
+    except _CANNOT_ENCODE as error:
+        reason = error
+    else:
+        if len(header) <= m.MESSAGE_LIMIT:
+            return header
+        reason = TooLarge("it", size_bytes=len(header), limit_bytes=m.MESSAGE_LIMIT)
+    if len(records) > 1:
+        return None
+    raise Unsendable(records[0], reason) from reason
+
+
+def check_record(record: m.Record, what: str, *, limit_bytes: int = m.FRAME_LIMIT) -> None:
+    """Refuse, before it is queued, what could not be sent or would not be taken.
+
+    Raises TooLarge above the limit and ValueError for all else; `what` names it in the sentence.
+    """
+    try:
+        data = _encoder.encode(record)
+        msgspec.msgpack.decode(data, type=type(record))
+    except _CANNOT_ENCODE as error:
+        raise ValueError(f"{what} cannot be sent: {error}") from None
+    if len(data) > limit_bytes:
+        raise TooLarge(what, size_bytes=len(data), limit_bytes=limit_bytes)
 
 
 class Decoder(Generic[Body]):
@@ -60,9 +115,10 @@ class Decoder(Generic[Body]):
     def decode(self, header: Buffer, frames: Sequence[Buffer] = ()) -> Envelope[Body]:
         try:
             envelope = self._decode(header)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _check_version(header)
-            raise MalformedMessage(f"not a header of this direction: {error}") from None
+            kind = NotAllowed if isinstance(error, msgspec.ValidationError) else MalformedMessage
+            raise kind(f"not a header of this direction: {error}") from None
         if envelope.version != m.PROTOCOL_VERSION:
             _check_version(header)
         if frames:
@@ -78,7 +134,7 @@ def _check_version(header: Buffer) -> None:
     """Raise VersionMismatch if the header is one of another version, whatever else is in it."""
     try:
         preamble = _decode_preamble(header)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if preamble.version != m.PROTOCOL_VERSION:
         raise VersionMismatch(preamble.version, preamble.epoch)

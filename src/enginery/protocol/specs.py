@@ -21,6 +21,15 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         return msgspec.json.encode(self).decode()
 
 
+class HistoryLimits(Spec, frozen=True, kw_only=True):
+    """How much of ended tasks is remembered; None is the store's own limit, for ages none at all."""
+
+    records: int | None = None
+    payload_bytes: int | None = None
+    record_age_s: float | None = None
+    payload_age_s: float | None = None
+
+
 class ControllerSpec(Spec, frozen=True, kw_only=True):
     """A controller. Its directory holds the keys that it serves with and gets the connection files."""
 
@@ -28,10 +37,18 @@ class ControllerSpec(Spec, frozen=True, kw_only=True):
     directory: str
     host: str = "127.0.0.1"  # address to bind; loopback unless asked for
     port: int = 0  # 0 = any free one
+    location: str = ""  # the address or name under which others reach this machine; empty = those it has
     database: str = "sqlite"  # or "memory"
     durability: str = "fast"  # or "strict"
+    history_limits: HistoryLimits = HistoryLimits()
+    scheme: str = "leastload"  # how engines are chosen, see `core/placement.py`
+    hwm: int | None = None  # tasks in an engine at a time; 0 = no bound, None = a window of time
+    shared_memory_limit: int | None = None  # bytes for each process; 0 = none is used, None = a part of it
+    cancel_grace_s: float = 5.0  # how long engines may take to end a task; negative = for ever
     ready_fd: int = -1  # where to say that the sockets are bound; -1 = nowhere
     owner_pid: int = 0  # end when this process is gone; 0 = nobody owns it
+    restore: bool = False  # go on where the controller has ended that served this directory before
+    restarts: bool = False  # whoever started it starts it again if it dies
 
 
 class EngineSpec(Spec, frozen=True, kw_only=True):
@@ -42,8 +59,19 @@ class EngineSpec(Spec, frozen=True, kw_only=True):
     key: EngineKey
     wanted: EngineId = NO_ENGINE
     host_key: HostKey = HostKey("")  # of the supervisor that watches it; empty = nobody does
+    host_shared: str = ""  # path of its host's own shared memory; empty = there is none
     status_page: str = ""  # path; empty = none is kept
+    log: str = ""  # path; its standard output and errors are pipes then, which a supervisor reads
     parent_pid: int = 0  # end when this process is gone
+    run_startup: bool = False  # IPython's startup files run in the namespace before the first task,
+    startup_code: str = ""  # then this; a failure ends the engine
+    startup_script: str = ""  # path of a file that runs likewise, after the code
+
+
+STARTUP_FAILED = 78
+"""Exit code of an engine whose startup code or script has failed."""
+CONTROL_FAILED = 79
+"""Exit code of an engine whose control thread has failed."""
 
 
 class HostSpec(Spec, frozen=True, kw_only=True):
@@ -57,7 +85,11 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     start_method: str = "fork"  # or "spawn"
     owner_pid: int = 0  # end everything when this process is gone; 0 = nobody owns it
     ready_fd: int = -1  # gets one JSON line (`Ready`) when the controller is bound
+    restart_controller: bool = False  # start the controller again if it dies
     keep_directory: bool = False  # named clusters keep history and logs
+    run_startup: bool = False  # each engine runs IPython's startup files before its first task,
+    startup_code: str = ""  # this,
+    startup_script: str = ""  # and this file
 
     def path(self, name: str) -> Path:
         return Path(self.directory) / name

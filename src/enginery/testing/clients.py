@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from enginery.core.ledger import Blob, Ledger
+from enginery.core.ledger import Ledger
+from enginery.core.submissions import Blob
+from enginery.core.wishes import ABORT, Wish
 from enginery.ids import BlobId, ClientId, EngineId, TaskId, make_task_id, task_number
 from enginery.protocol import codec
 from enginery.protocol.assembly import BlobCache
@@ -42,7 +45,10 @@ REPORT_S = 0.005
 class Outcome:
     """What has become of one task: the promise that the ledger keeps for it."""
 
-    __slots__ = ("arguments", "blob", "candidates", "deed", "endings", "result", "retries", "target", "task")
+    __slots__ = (
+        *("arguments", "blob", "candidates", "deed", "endings"),
+        *("limit_s", "result", "retries", "target", "task"),
+    )
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class Outcome:
         retries: int,
         candidates: tuple[int, ...],
         target: EngineId | None,
+        limit_s: float,
     ) -> None:
         self.task = TaskId(0)
         self.deed = deed
@@ -59,6 +66,7 @@ class Outcome:
         self.retries = retries
         self.candidates = candidates
         self.target = target  # the engine it is addressed to; None = balanced
+        self.limit_s = limit_s  # negative = none
         self.result: TaskResult | None = None
         self.blob = b""
         self.endings = 0
@@ -111,13 +119,19 @@ class ScriptedClient:
         engines: tuple[int, ...] = (),
         candidates: tuple[int, ...] = (),
         retries: int = 0,
-        priority: int = 0,
         argument_bytes: int = 0,
         duration_s: float = 0.01,
         raises: int = 0,
         result_bytes: int = 0,
+        unmet: tuple[int, ...] = (),
+        manner: str = "",
+        cleanup_s: float = 0.0,
+        **more: Any,
     ) -> list[Outcome]:
-        """Submit one call: one balanced task, or one for each engine named. The value is made here."""
+        """Submit one call: one balanced task, or one for each engine named. The value is made here.
+
+        `more` are further fields of `TaskOptions`.
+        """
         blob, source = function_blob(function)
         options = self._options_for(
             TaskOptions(
@@ -125,8 +139,8 @@ class ScriptedClient:
                 blob,
                 function,
                 tuple(map(EngineId, candidates)),
-                priority=priority,
                 retries=retries,
+                **more,
             )
         )
         blobs = [Blob(blob, source, keep=True)]
@@ -142,10 +156,19 @@ class ScriptedClient:
                     keep=False,
                 )
             )
-        deed = Deed(f"v{len(self.outcomes)}", duration_s, raises, result_bytes)
+        refusing = tuple(map(EngineId, unmet))
+        value = f"v{len(self.outcomes)}"
+        deed = Deed(value, duration_s, raises, result_bytes, refusing, manner, cleanup_s)
         targets = tuple(map(EngineId, engines))
         outcomes = [
-            Outcome(deed, arguments, retries=retries, candidates=candidates, target=target)
+            Outcome(
+                deed,
+                arguments,
+                retries=retries,
+                candidates=candidates,
+                target=target,
+                limit_s=more.get("time_limit_s", -1.0),
+            )
             for target in targets or (None,)
         ]
         task = self.ledger.on_submitted(options, deed.encode(), blobs, outcomes, targets)
@@ -156,7 +179,11 @@ class ScriptedClient:
 
     def abort(self, numbers: Iterable[int]) -> None:
         tasks = [make_task_id(self.client, number) for number in numbers]
-        self._end(self.ledger.on_abort(tasks, self.conversation.link))
+        self._end(self.ledger.on_wish(tasks, ABORT, self.conversation.link))
+
+    def cancel(self, numbers: Iterable[int], *, grace_s: float | None = None) -> None:
+        tasks = [make_task_id(self.client, number) for number in numbers]
+        self._end(self.ledger.on_wish(tasks, Wish(True, grace_s), self.conversation.link))
 
     def say(self, record: Record) -> None:
         """Ask or order something; answers gather in `answers`."""
@@ -249,4 +276,5 @@ class ScriptedClient:
         return options
 
     def _hello(self) -> ClientHello:
-        return ClientHello(self.client, b"secret", VERSIONS, 4712, self.ledger.received)
+        again = self.ledger.sent_again()
+        return ClientHello(self.client, b"secret", VERSIONS, 4712, self.ledger.received, again=again)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from enginery.ids import BlobId, EngineKey, TaskId, content_id
+from enginery.ids import BlobId, EngineId, EngineKey, TaskId, content_id
 from enginery.protocol.codec import Buffer
 
 
@@ -20,6 +20,11 @@ class Deed(msgspec.Struct, frozen=True):
     duration_s: float = 0.01
     raises: int = 0  # this many of its runs raise
     result_bytes: int = 0  # of a blob that travels with the result
+    unmet: tuple[EngineId, ...] = ()  # engines that refuse it
+    manner: str = (
+        ""  # of a cancel: "" = it ends, "deaf" = it keeps the whole engine busy, "stubborn" = it goes on
+    )
+    cleanup_s: float = 0.0  # how long it takes to end
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)

@@ -6,6 +6,7 @@ control connection answers meanwhile. What it began is on its "status page", whi
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from typing import NamedTuple
@@ -15,16 +16,22 @@ from enginery.ids import NO_ENGINE, BlobId, EngineId, EngineKey, HostKey, TaskId
 from enginery.protocol import codec
 from enginery.protocol.assembly import BlobCache
 from enginery.protocol.codec import Buffer
+from enginery.protocol.hosts import PAGE_TASKS
 from enginery.protocol.link import RECORD_BYTES, cut_blob
 from enginery.protocol.messages import (
     BlobsMissing,
     ControlHello,
+    ControlWelcome,
     DropBlobs,
+    EndCalls,
     EngineCall,
     EngineHello,
     EngineResult,
     EngineWelcome,
     Goodbye,
+    Holds,
+    Interrupt,
+    Obeyed,
     PutBlob,
     Results,
     Run,
@@ -47,7 +54,6 @@ from enginery.transport.channel import Role
 
 VERSIONS = Versions("0", (sys.version_info.major, sys.version_info.minor))
 NO_HOST = HostKey("")
-_PAGE_TASKS = 1024
 
 
 class Work(NamedTuple):
@@ -61,9 +67,11 @@ class Work(NamedTuple):
 class Running(NamedTuple):
     attempt: Attempt
     work: Work
+    deed: Deed
     run_count: int
     started: float
     ends_at: float
+    how: Status = Status.OK  # CANCELLED or OVER_LIMIT when it is being ended, ERROR when it was interrupted
 
 
 class ScriptedEngine:
@@ -87,7 +95,7 @@ class ScriptedEngine:
         self.engine = NO_ENGINE
         self.speed = speed  # 2.0 needs half the time for everything
         self.workload: Workload[Work] = Workload()
-        self.started: deque[TaskId] = deque(maxlen=_PAGE_TASKS)  # what its status page shows
+        self.started: deque[TaskId] = deque(maxlen=PAGE_TASKS)  # what its status page shows
         self.running: Running | None = None
         self.is_alive = True
         self.blobs = BlobCache()
@@ -116,16 +124,14 @@ class ScriptedEngine:
         self.control.close(linger_s=0.5)
 
     def leave(self) -> None:
-        """End it on purpose: the task that runs is lost, and reported as such, before the goodbye."""
-        running, self.running = self.running, None
-        if running is not None:
-            self._finish(running, Status.ENGINE_DIED, b"")
+        """End it on purpose; the goodbye says what it had begun."""
+        self.running = None
         if self.control.is_bound:
             self.control.link.put(Goodbye())
             self.control.send()
         if self.tasks.is_bound:
             self._report()
-            self.tasks.link.put(Goodbye())
+            self.tasks.link.put(Goodbye(self.workload.begun()))
             self.tasks.send()
         self.kill()
 
@@ -138,8 +144,12 @@ class ScriptedEngine:
     def next_deadline(self) -> float | None:
         if not self.is_alive:
             return None
-        main = self.running.ends_at if self.running is not None else self.tasks.next_deadline()
-        deadlines = [main, self.control.next_deadline()]
+        main, control = self.tasks.next_deadline(), self.control.next_deadline()
+        if self.running is not None:
+            main = min(self.running.ends_at, self.running.started + self._limit_s(self.running))
+            if self.running.deed.manner == "deaf":
+                control = None
+        deadlines = [main, control]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def turn(self) -> bool:
@@ -149,20 +159,44 @@ class ScriptedEngine:
         return self._turn_control() | self._turn_main()
 
     def _turn_control(self) -> bool:
+        if self.running is not None and self.running.deed.manner == "deaf":
+            return False
         control = self.control
         active = control.has_begun and control.is_due()
         if active:
             for record, _ in control.receive():
-                if isinstance(record, TakeBack):
+                if isinstance(record, TakeBack | EndCalls):
                     taken, kept = self.workload.on_take_back(record.calls)
                     control.link.put(TakenBack(taken, kept), RECORD_BYTES + 12 * len(record.calls))
+                    if isinstance(record, EndCalls) and self.running and self.running.attempt in kept:
+                        self._interrupt(Status.CANCELLED)
+                elif isinstance(record, ControlWelcome):
+                    held = self.workload.on_controller(record.controller)
+                    if held is not None:
+                        control.link.put(Holds(record.controller, held))
+                elif isinstance(record, Interrupt):
+                    self._interrupt(Status.ERROR)
+                    control.link.put(Obeyed(record.order))
             control.keep_in_touch()
         return control.send() or active
+
+    def _interrupt(self, how: Status) -> None:
+        """What user code makes of an interrupt, in the manner of its deed; one that ends is not disturbed."""
+        running = self.running
+        if running is not None and not running.deed.manner and running.how is Status.OK:
+            ends_at = min(running.ends_at, self._clock.now() + running.deed.cleanup_s)
+            self.running = running._replace(how=how, ends_at=ends_at)
+
+    def _limit_s(self, running: Running) -> float:
+        limit_s = running.work.options.time_limit_s
+        return limit_s if limit_s >= 0 and running.how is Status.OK and not running.deed.manner else math.inf
 
     def _turn_main(self) -> bool:
         now = self._clock.now()
         active = False
         if self.running is not None:
+            if now >= self.running.started + self._limit_s(self.running):
+                self._interrupt(Status.OVER_LIMIT)
             if now < self.running.ends_at:
                 return False
             self._end_running(self.running)
@@ -196,7 +230,8 @@ class ScriptedEngine:
         self.engine = welcome.engine
         self.blobs.restart()
         self._on_stored(welcome.stored)
-        self.workload.on_welcome(welcome.stored)
+        self.workload.on_welcome(welcome.stored, welcome.controller)
+        self.workload.on_take_back(welcome.unwanted)
         if not self.control.has_begun:
             self.control.begin()
 
@@ -228,7 +263,7 @@ class ScriptedEngine:
             count = self._runs.on_start(attempt[0], deeds.Run(now, self.key, attempt[1]))
             if work.options.announce:
                 self.tasks.link.put(Started(*attempt))
-            running = Running(attempt, work, count, now, now + deed.duration_s / self.speed)
+            running = Running(attempt, work, deed, count, now, now + deed.duration_s / self.speed)
             if deed.duration_s > 0:
                 self.running = running
                 return True
@@ -237,20 +272,28 @@ class ScriptedEngine:
 
     def _end_running(self, running: Running) -> None:
         self.running = None
-        deed = Deed.decode(running.work.call.payload)
-        if running.run_count <= deed.raises:
+        deed = running.deed
+        if running.how is not Status.OK:
+            self._finish(running, running.how, b"", error=running.how.name)
+        elif self.engine in deed.unmet:
+            self._finish(running, Status.UNMET, b"", error=f"engine {self.engine} will not do")
+        elif running.run_count <= deed.raises:
             self._finish(running, Status.ERROR, b"raised")
         else:
             self._finish(running, Status.OK, deed.answer(running.work.arguments), deed.blob())
 
-    def _finish(self, running: Running, status: Status, payload: bytes, blob: bytes = b"") -> None:
+    def _finish(
+        self, running: Running, status: Status, payload: bytes, blob: bytes = b"", error: str = ""
+    ) -> None:
         task, attempt = running.attempt
         blobs: tuple[BlobId, ...] = ()
         if blob:
             blobs = (BlobId(task.to_bytes(8, "big") + attempt.to_bytes(4, "big") + b"rslt"),)
             self._result_blobs[running.attempt] = (blobs[0], blob)
         self.workload.on_finished(
-            EngineResult(task, attempt, status, payload, blobs, running.started, self._clock.now())
+            EngineResult(
+                task, attempt, status, payload, blobs, running.started, self._clock.now(), error=error
+            )
         )
 
     def _report(self) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from enginery.ids import EngineId, EngineKey, HostKey, TaskId
 from enginery.protocol import codec
+from enginery.protocol.codec import Buffer
 from enginery.protocol.messages import (
     EngineExited,
     EnginesStarted,
     Goodbye,
     HostHello,
     HostWelcome,
+    KillProcess,
     LaunchEngines,
     ProcessInfo,
     StopProcesses,
@@ -24,7 +26,10 @@ from enginery.transport.channel import Role
 
 
 class ScriptedHost:
-    """One supervisor. `launch` makes an engine of a wanted id, `stop` ends engines (no keys: all of them)."""
+    """One supervisor. `launch` makes an engine of a wanted id, `stop` ends engines (no keys: all of them).
+
+    `kill` ends one at once if it runs a task.
+    """
 
     def __init__(
         self,
@@ -35,12 +40,14 @@ class ScriptedHost:
         key: HostKey,
         launch: Callable[[EngineId], EngineKey],
         stop: Callable[[list[EngineKey]], None],
+        kill: Callable[[EngineKey, TaskId], None],
     ) -> None:
         self.name = name
         self.key = key
         self.is_alive = True
         self._launch = launch
         self._stop = stop
+        self._kill = kill
         self._reports: list[EngineExited | EnginesStarted] = []
         self.conversation: Conversation[ToHost] = Conversation(
             network.dial(Role.HOST, name), clock, codec.to_host(), self._hello
@@ -76,12 +83,12 @@ class ScriptedHost:
             return False
         active = self.conversation.is_due()
         if active:
-            for record, _ in self.conversation.receive():
-                self._on_record(record)
+            for record, frame in self.conversation.receive():
+                self._on_record(record, frame)
             self.conversation.keep_in_touch()
         return self.conversation.send() or active
 
-    def _on_record(self, record: ToHost) -> None:
+    def _on_record(self, record: ToHost, frame: Buffer | None = None) -> None:
         if isinstance(record, HostWelcome):
             for report in self._reports:
                 self.conversation.link.put(report)
@@ -90,6 +97,8 @@ class ScriptedHost:
             self._report(EnginesStarted(record.request, processes))
         elif isinstance(record, StopProcesses):
             self._stop(record.keys)
+        elif isinstance(record, KillProcess):
+            self._kill(record.key, record.running)
 
     def _report(self, report: EngineExited | EnginesStarted) -> None:
         self._reports.append(report)

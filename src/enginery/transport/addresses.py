@@ -37,6 +37,18 @@ def check_cluster_name(name: str) -> str:
     return name
 
 
+def name_from(*, profile: str = "", cluster_id: str = "") -> str:
+    """The name for what ipyparallel knew as a profile and a cluster id: ``PROFILE-ID``, or what is given.
+
+    Raises ValueError as `check_cluster_name` does.
+
+    >>> name_from(), name_from(profile="mpi"), name_from(profile="mpi", cluster_id="night")
+    ('default', 'mpi', 'mpi-night')
+    """
+    parts = [part for part in (profile if profile != DEFAULT_NAME else "", cluster_id) if part]
+    return check_cluster_name("-".join(parts) or DEFAULT_NAME)
+
+
 def runtime_directory(*, create: bool = True) -> Path:
     """The directory of all clusters of this user; ``ENGINERY_RUNTIME_DIR`` overrides the system's place.
 
@@ -109,6 +121,16 @@ class ClusterDirectory:
         return self.path / PROOF_FILE
 
     @property
+    def cluster_file(self) -> Path:
+        """What another process of the user needs to act as the one that has started the cluster."""
+        return self.path / "cluster.json"
+
+    @property
+    def resume_file(self) -> Path:
+        """Where the next controller finds how this one was reached."""
+        return self.path / "resume.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "lock"
 
@@ -159,9 +181,9 @@ class ClusterDirectory:
             os.close(descriptor)
             self.create()
 
-    def write_proof(self) -> str:
-        """Put a new proof of this host into the directory and return its text."""
-        proof = new_host_proof()
+    def write_proof(self, proof: str = "") -> str:
+        """Put a proof of this host into the directory, a new one if none is given, and return its text."""
+        proof = proof or new_host_proof()
         descriptor = os.open(self.proof_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(proof)
@@ -179,17 +201,28 @@ class ClusterDirectory:
             self._short = Path(tempfile.mkdtemp(prefix="enginery-", dir=parent))  # mode 0700
         return self._short / path.name
 
+    def use_ipc_path(self, path: str) -> None:
+        """The controller's socket was here, as `ipc_path` has said to another one."""
+        parent = Path(path).parent
+        if parent != self.path and parent.is_dir():
+            self._short = parent
+
     def lane_path(self) -> Path:
         """The controller's other socket, for the lane; it lies beside the first and has a shorter name."""
         return self.ipc_path().with_name(_LANE_NAME)
 
-    def withdraw(self) -> None:
-        """Remove what only a running cluster has; history and logs stay. The lock is still to be held."""
-        for path in (*map(self.connection_file, ("client", "engine", "host")), self.proof_file):
+    def withdraw(self, *, keep_pages: bool = False) -> None:
+        """Remove what only a running cluster has; history and logs stay. The lock is still to be held.
+
+        `keep_pages`: what engines had begun may still have to be known.
+        """
+        connection_files = map(self.connection_file, ("client", "engine", "host"))
+        for path in (*connection_files, self.proof_file, self.cluster_file):
             path.unlink(missing_ok=True)
         for name in (_IPC_NAME, _LANE_NAME):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "engines", ignore_errors=True)
+        if not keep_pages:
+            shutil.rmtree(self.path / "engines", ignore_errors=True)
         if self._short is not None:
             shutil.rmtree(self._short, ignore_errors=True)
             self._short = None

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -36,10 +37,13 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     ipc: str  # empty: there is none
     lane: str = ""  # path of its socket; empty: there is none
     directory: str  # of the cluster, on the controller's host
+    shared: str = ""  # directory of its shared memory there; empty: there is none
+    shared_limit_bytes: int | None = None  # for each process; None: a part of the file system
     host_proof: str
     controller_pid: int
     controller_start: int
     created: float  # seconds since the epoch
+    restarts: bool = False  # the controller is started again if it dies
     server_key: str
     public_key: str
     secret_key: str
@@ -75,6 +79,9 @@ def describe(
     ipc: str,
     lane: str = "",
     host_proof: str,
+    shared: str = "",
+    shared_limit_bytes: int | None = None,
+    restarts: bool = False,
 ) -> ConnectionInfo:
     """What a peer of `role` is to know of the controller that runs in this process."""
     pid, start = own_process()
@@ -87,10 +94,13 @@ def describe(
         ipc=ipc,
         lane=lane,
         directory=str(directory.path),
+        shared=shared,
+        shared_limit_bytes=shared_limit_bytes,
         host_proof=host_proof,
         controller_pid=pid,
         controller_start=start,
         created=time.time(),
+        restarts=restarts,
         server_key=credentials.server_key,
         public_key=credentials.public_key,
         secret_key=credentials.secret_key,
@@ -99,22 +109,58 @@ def describe(
 
 
 def publish(
-    directory: ClusterDirectory, keys: ClusterKeys, *, tcp: tuple[str, ...], ipc: str = "", lane: str = ""
+    directory: ClusterDirectory,
+    keys: ClusterKeys,
+    *,
+    tcp: tuple[str, ...],
+    ipc: str = "",
+    lane: str = "",
+    host_proof: str = "",
+    shared: str = "",
+    shared_limit_bytes: int | None = None,
+    restarts: bool = False,
 ) -> Mapping[Role, Path]:
-    """Write proof and connection files of the controller that runs in this process.
+    """Write the connection files of the controller that runs in this process, and a proof if there is none.
 
     The client's file comes last: who finds it can rely on the others.
     """
-    host_proof = directory.write_proof()
+    host_proof = host_proof or directory.write_proof()
     paths = {}
     for role in (Role.HOST, Role.ENGINE, Role.CLIENT):
         paths[role] = directory.connection_file(role.value)
-        info = describe(directory, keys, role, tcp=tcp, ipc=ipc, lane=lane, host_proof=host_proof)
+        info = describe(
+            directory,
+            keys,
+            role,
+            tcp=tcp,
+            ipc=ipc,
+            lane=lane,
+            host_proof=host_proof,
+            shared=shared,
+            shared_limit_bytes=shared_limit_bytes,
+            restarts=restarts,
+        )
         save(info, paths[role])
     return paths
 
 
-def save(info: ConnectionInfo, path: Path) -> None:
+class Resumption(msgspec.Struct, frozen=True, kw_only=True):
+    """How a controller was reached: the next one on the same directory is to be reached likewise."""
+
+    port: int = 0
+    ipc: str = ""  # path
+    host_proof: str = ""
+
+
+def load_resumption(directory: ClusterDirectory) -> Resumption:
+    """What the controller before has left; nothing if it has ended in order, or never was."""
+    try:
+        return msgspec.json.decode(directory.resume_file.read_bytes(), type=Resumption)
+    except (OSError, msgspec.DecodeError):
+        return Resumption()
+
+
+def save(info: ConnectionInfo | Resumption, path: Path) -> None:
     """Write the file of mode 0600; readers see the whole of it or nothing."""
     data = msgspec.json.format(msgspec.json.encode(info), indent=2)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
@@ -146,6 +192,16 @@ def load(path: str | os.PathLike[str]) -> ConnectionInfo:
             raise
         raise ConnectionFileError(name, f"cannot be read: {error.strerror}") from None
     return _decode(name, data)
+
+
+def from_dictionary(content: Mapping[str, Any]) -> ConnectionInfo:
+    """The content of a connection file that somebody has read already; raises ConnectionFileError."""
+    try:
+        return _checked("given as a dictionary", msgspec.convert(dict(content), ConnectionInfo))
+    except msgspec.ValidationError as error:
+        raise ConnectionFileError(
+            "given as a dictionary", f"is incomplete or damaged ({error}); give the whole of a client.json"
+        ) from None
 
 
 class _AnyVersion(msgspec.Struct):

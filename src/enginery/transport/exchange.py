@@ -49,7 +49,6 @@ from enginery.transport.sockets import (
 from enginery.transport.strangers import Doorkeeper
 
 _TCP = 0
-_IPC = 1
 _PREFIX = (b"\x00", b"\x01")
 _KEPT_REJECTIONS = 64
 _MONITOR = "inproc://enginery.connections"

@@ -181,10 +181,6 @@ class Inflow:
         self._target = memoryview(bytearray())  # of the first of them
         self._filled = 0
 
-    @property
-    def is_between_messages(self) -> bool:
-        return not self._held and not self._sizes
-
     def read(self, connection: socket.socket, messages: deque[Message]) -> int:
         """Read once and add the messages that are whole now.
 

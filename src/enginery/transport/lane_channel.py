@@ -192,7 +192,11 @@ class LaneChannel:
         now = time.monotonic()
         if self._broken or now < self._retry_at:
             return
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:  # this process, or the system, has no descriptor left
+            self._postpone(now)
+            return
         try:
             connection.setblocking(False)
             connection.connect(self._path)

@@ -107,5 +107,5 @@ class LaneSender:
                     continue
                 try:
                     self._outflow.flush(self._connection)
-                except ConnectionError:
+                except OSError:
                     self._outflow.clear()  # reading will find the end of the connection

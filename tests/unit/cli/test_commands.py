@@ -104,7 +104,72 @@ def test_what_click_refuses(runtime: Path) -> None:
     assert run("start", "--db", "mongodb").exit_code == 2
     result = run("engine", "night", "--file", "x.json")
     assert result.exit_code == 2
-    assert "give NAME or --file, not both" in result.stderr
+    assert "give one of NAME, --name and --file" in result.stderr
+
+
+def test_clean_removes_what_is_named(kept: ClusterDirectory) -> None:
+    assert run("clean").stdout == ""
+    assert kept.path.exists()
+    result = run("clean", "night")
+    assert (result.exit_code, result.stdout) == (0, "the cluster 'night' is removed\n")
+    assert not kept.path.exists()
+    assert run("clean", "night").exit_code == 12
+    assert run("clean", "--all").stdout == ""
+
+
+def test_config_shows_what_is_in_force(runtime: Path) -> None:
+    settings = json.loads(run("config", "-o", "json").stdout)
+    assert settings["version"] == enginery.__version__
+    assert settings["runtime_directory"] == str(runtime)
+    assert settings["variables"][RUNTIME_VARIABLE] == str(runtime)
+    assert f"runtime_directory: {runtime}\n" in run("config").stdout
+
+
+def test_options_are_the_keywords_of_a_cluster(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(
+        "enginery.cli.foreground.start_cluster", lambda *args, **keywords: seen.append((args, keywords)) or 0
+    )
+    monkeypatch.setattr(
+        "enginery.cli.foreground.run_engines", lambda *args, **keywords: seen.append((args, keywords)) or 0
+    )
+    options = [
+        "--ip",
+        "*",
+        "--port",
+        "5",
+        "--location",
+        "box",
+        "--scheme",
+        "lru",
+        "--hwm",
+        "0",
+        "--db",
+        "memory",
+        "--shared-memory-limit",
+        "0",
+        "--cancel-grace",
+        "-1",
+    ]
+    assert run("start", "-n", "3", "--engines", "local", *options).exit_code == 0
+    assert run("engine", "--name", "night", "-n", "2", "--timeout", "3", "-c", "x = 1").exit_code == 0
+    controller = {"host": "*", "port": 5, "location": "box", "scheme": "lru", "hwm": 0, "db": "memory"}
+    limits = ("record_limit", "payload_limit", "record_age", "payload_age")
+    controller |= dict.fromkeys(limits) | {"shared_memory_limit": 0, "cancel_grace": -1.0}
+    assert seen == [
+        (
+            (3, "default"),
+            {
+                "daemonize": False,
+                "engines": "local",
+                "durability": "fast",
+                "restart": False,
+                "restore": False,
+                **controller,
+            },
+        ),
+        (("night", 2), {"timeout_s": 3.0, "code": "x = 1", "script": None}),
+    ]
 
 
 def test_an_error_of_ours_has_no_traceback_and_others_keep_theirs(

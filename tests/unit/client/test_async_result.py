@@ -13,18 +13,31 @@ import pytest
 
 from enginery.client.client import Client
 from enginery.client.results import AsyncResult
+from enginery.client.results.async_result import Origin
+from enginery.client.results.outcome import MapOutcome, Outcome
+from enginery.client.results.verdicts import verdict_of
 from enginery.errors import (
     CompositeError,
+    DependencyTimeout,
     EngineError,
     EngineLost,
+    ImpossibleDependency,
+    InvalidDependency,
     RemoteError,
+    ResultDropped,
     TaskAborted,
     TaskCancelled,
+    TimeLimitExceeded,
+    UnknownTask,
+    UnmetDependency,
     Verdict,
 )
 from enginery.ids import EngineId, TaskId
-from enginery.protocol.messages import Status, TaskResult
+from enginery.objects.failures import pack_failure
+from enginery.objects.packing import pack
+from enginery.protocol.messages import RECORDED, Output, Status, TaskResult
 from tests.unit.client.fake_session import FakeSession, make_client
+from tests.unit.client.sayings import write
 
 
 @pytest.fixture
@@ -199,6 +212,21 @@ def test_several_are_a_composite_error(parts: tuple[Client, FakeSession]) -> Non
         ),
         (Status.REFUSED, Verdict, "task 0abcdef0-1 came to no result: killed by SIGKILL"),
         (Status.ABORTED, TaskAborted, "task 0abcdef0-1 was aborted before it started"),
+        (Status.CANCELLED, TaskCancelled, "task 0abcdef0-1 was cancelled: killed by SIGKILL"),
+        (Status.OVER_LIMIT, TimeLimitExceeded, "task 0abcdef0-1 ran longer than it may: killed by SIGKILL"),
+        (Status.UNMET, UnmetDependency, "task 0abcdef0-1 did not run: killed by SIGKILL"),
+        (Status.IMPOSSIBLE, ImpossibleDependency, "task 0abcdef0-1 can never run: killed by SIGKILL"),
+        (Status.INVALID, InvalidDependency, "task 0abcdef0-1 can never run: killed by SIGKILL"),
+        (Status.TIMED_OUT, DependencyTimeout, "task 0abcdef0-1 did not run: killed by SIGKILL"),
+        (Status.UNKNOWN, UnknownTask, "task 0abcdef0-1 has no result: killed by SIGKILL"),
+        (
+            Status.DROPPED,
+            ResultDropped,
+            (
+                "task 0abcdef0-1 has no value any more: killed by SIGKILL; the history drops the oldest "
+                "values above its payload_limit; start the cluster with a larger one to keep more"
+            ),
+        ),
     ],
 )
 def test_verdicts(
@@ -210,6 +238,51 @@ def test_verdicts(
         client[1].apply_sync(where)
     assert type(caught.value) is kind
     assert str(caught.value) == text
+    assert isinstance(caught.value, RemoteError)
+    assert caught.value.ename == ("TaskTimeout" if kind is DependencyTimeout else kind.__name__)
+    ar = client.load_balanced_view().map_async(where, [1])
+    session.verdicts[2] = TaskResult(TaskId(2), status, engine=EngineId(1), detail="killed by SIGKILL")
+    with pytest.raises(kind):
+        ar.get()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (Status.REFUSED, "task 0abcdef0-1 came to no result"),
+        (
+            Status.UNMET,
+            "task 0abcdef0-1 did not run: the engine does not meet what it depends on",
+        ),
+        (
+            Status.TIMED_OUT,
+            "task 0abcdef0-1 did not run: its dependencies were not met within its timeout",
+        ),
+        (
+            Status.UNKNOWN,
+            "task 0abcdef0-1 has no result: it was never sent to this cluster, or has been purged",
+        ),
+    ],
+)
+def test_verdicts_without_a_reason(status: Status, text: str) -> None:
+    assert str(verdict_of(TaskResult(TaskId((0x0ABCDEF0 << 32) + 1), status))) == text
+
+
+def test_an_unknown_task_is_a_key_error() -> None:
+    assert issubclass(UnknownTask, KeyError)
+
+
+@pytest.mark.parametrize("kind", ["call", "map"])
+def test_a_refusal_comes_as_the_tasks_own_error(parts: tuple[Client, FakeSession], kind: str) -> None:
+    client, _ = parts
+    packed = pack_failure(UnmetDependency("no such disk here"), engine=1)
+    result = TaskResult(TaskId(1), Status.UNMET, packed.inline, engine=EngineId(1))
+    owner = client[1].apply_async(where)
+    outcome = Outcome(owner) if kind == "call" else MapOutcome(owner, 0, 2)
+    outcome.on_result(result, ())
+    with pytest.raises(UnmetDependency, match="no such disk here"):
+        raise outcome.errors()[0]
+    assert len(outcome.errors()) == outcome.size
 
 
 # ---------------------------------------------------------------- waiting
@@ -326,7 +399,10 @@ def test_cancel_that_comes_late_changes_nothing(parts: tuple[Client, FakeSession
     first, second = ar.get(return_exceptions=True)
     assert first == 0
     assert isinstance(second, TaskCancelled)
-    assert not ar.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        ar.result()
+    assert ar.cancelled(), "as its value and its error say"
+    assert repr(ar) == "<AsyncResult: where: cancelled>"
     finished = client[0].apply_async(where)
     session.run_all()
     assert finished.cancel() is False
@@ -377,13 +453,26 @@ def test_text_of_the_task(parts: tuple[Client, FakeSession]) -> None:
         TaskId(1), Status.ENGINE_DIED, engine=EngineId(0), stdout="b\n", stderr="oh\n"
     )
     ar = client[0].apply_async(where)
-    ar.promises[0].on_output("stdout", "a\n")
+    write(ar.promises[0], "stdout", "a\n")
     assert (ar.stdout, ar.stderr) == ("a\n", "")
     session.run_all()
     assert (ar.stdout, ar.stderr, ar.metadata.stdout) == ("a\nb\n", "oh\n", "a\nb\n")
-    ar.promises[0].on_output("stdout", "late\n")
-    assert ar.stdout == "a\nlate\nb\n"
+    write(ar.promises[0], "stdout", "late\n")
+    assert ar.stdout == "a\nb\nlate\n"
     assert client[0, 1].apply_async(where).stdout == ["", ""]
+
+
+def test_text_that_came_with_the_result_comes_again_with_the_record(
+    parts: tuple[Client, FakeSession],
+) -> None:
+    """Whoever asks the Hub for a task of its own hears all of it again, and has it once."""
+    client, session = parts
+    ar = client[0].apply_async(where)
+    session.verdicts[1] = TaskResult(TaskId(1), Status.OK, pack(0).inline, engine=EngineId(0), stdout="a\n")
+    session.run_all()
+    assert ar.stdout == "a\n"
+    ar.promises[0].on_said(Output(TaskId(1), EngineId(0), "stdout", "a\n", RECORDED, 1))
+    assert ar.stdout == "a\n"
 
 
 def test_repr(parts: tuple[Client, FakeSession]) -> None:
@@ -394,6 +483,73 @@ def test_repr(parts: tuple[Client, FakeSession]) -> None:
     session.run_all()
     assert repr(good) == "<AsyncResult: where: finished>"
     assert repr(bad) == "<AsyncResult: fail_on: failed>"
+
+
+def test_a_time_out_spoils_nothing(parts: tuple[Client, FakeSession]) -> None:
+    client, session = parts
+    session.is_held = True
+    ar = client[:].apply_async(where)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            ar.get(0)
+    session.is_held = False
+    assert ar.get() == [0, 1, 2]
+    assert ar.get(0) == [0, 1, 2]
+
+
+def test_ctrl_c_while_waiting_spoils_nothing(parts: tuple[Client, FakeSession]) -> None:
+    client, session = parts
+    ar = client[:].apply_async(where)
+    wait_until = session.wait_until
+
+    def interrupted(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    session.wait_until = interrupted  # type: ignore[method-assign]
+    for wait in (ar.get, ar.wait, lambda: list(ar), lambda: ar.wait(return_when="FIRST_COMPLETED")):
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    session.wait_until = wait_until  # type: ignore[method-assign]
+    assert ar.get() == [0, 1, 2]
+
+
+def test_a_result_that_is_faster_than_its_registration(parts: tuple[Client, FakeSession]) -> None:
+    client, session = parts
+    submit, ended = session.submit, []
+
+    def fast(*arguments: Any) -> TaskId:
+        first = submit(*arguments)
+        session.run_all()  # all results are delivered before the caller learns the ids
+        ended.append(first)
+        return first
+
+    session.submit = fast  # type: ignore[method-assign]
+    seen: list[Any] = []
+    origin = Origin("f", is_single=False, history=lambda first, count: seen.append((first, count)))
+    ar = AsyncResult(session, origin, engines=[EngineId(0), EngineId(2)], tasks=2)
+    ar.add_done_callback(lambda ar: seen.append(ar.metadata[1].msg_id))  # type: ignore[attr-defined]
+    call = client[0]._calls().call(where, (), {})
+    ar.on_submitted(
+        session.submit(call.options, call.payload, call.blobs, ar.promises, (EngineId(0), EngineId(2)))
+    )
+    assert ar.get(0) == [0, 2]
+    assert seen == ["0abcdef0-2", (ended[0], 2)]
+    assert ar.metadata[1].status == "ok"
+
+
+def test_two_threads_in_get(parts: tuple[Client, FakeSession]) -> None:
+    client, session = parts
+    session.is_held = True
+    ar = client[:].apply_async(where)
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(ar.get())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    session.is_held = False
+    session.notify()
+    for thread in threads:
+        thread.join(10)
+    assert found == [[0, 1, 2]] * 2
 
 
 def test_a_result_is_freed_with_its_last_reference(parts: tuple[Client, FakeSession]) -> None:

@@ -8,11 +8,13 @@ import threading
 import numpy as np
 import pytest
 
-from enginery.client.calls import CallMaker, Flags, pack_columns
-from enginery.ids import EngineId
+from enginery.client.calls import CallMaker, pack_columns
+from enginery.client.flags import Flags
+from enginery.errors import TooLarge
+from enginery.ids import EngineId, TaskId
 from enginery.objects.functions import FunctionCache
 from enginery.objects.packing import unpack
-from enginery.protocol.messages import Kind
+from enginery.protocol.messages import Dependency, Kind
 
 
 @pytest.fixture
@@ -66,3 +68,10 @@ def test_a_pickling_error_stays_one() -> None:
         pickle.PicklingError, match=r"item 0, of type .*Stubborn, cannot be sent: PicklingError: not me"
     ):
         pack_columns(([Stubborn()],), 0)
+
+
+def test_options_that_do_not_fit_are_refused_before_anything_is_queued() -> None:
+    flags = Flags(after=Dependency(tuple(TaskId(2**40 + number) for number in range(150_000))))
+    calls = CallMaker(FunctionCache(), flags)
+    with pytest.raises(TooLarge, match=r"the tasks named in after and follow.* has 1\.3 MiB; the limit is"):
+        calls.execute("1", "")

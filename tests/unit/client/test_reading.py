@@ -306,3 +306,14 @@ def test_who_comes_while_the_last_reader_leaves_reads(role: ReaderRole) -> None:
         assert over.acquire(timeout=PATIENCE_S), f"overslept in round {number}"
         assert overslept == []
     comer.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_nobody_is_among_the_sleepers_after_an_interrupt(role: ReaderRole, at: str) -> None:
+    in_a_thread(role.take)
+    lock = role._lock
+    role._lock = InterruptedLock(lock, at)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        role.sleep(lambda: False, clock.now() + PATIENCE_S, kick=False)
+    role._lock = lock
+    assert not role.is_wanted

@@ -77,7 +77,7 @@ def test_a_wrong_type_is_a_wrong_type_without_engines_too() -> None:
 
 def test_how_users_see_them() -> None:
     assert as_list(normalise([0, 1], IDS)) == [0, 1]
-    assert describe(normalise([0, 1], IDS)) == "[0, 1]"
+    assert describe(normalise([0, 1], IDS)) == "[0,1]"
     assert describe(normalise(4, IDS)) == "4"
     many = tuple(map(EngineId, range(40)))
-    assert describe(many) == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, ..., 39]"
+    assert describe(many) == "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,...,39]"

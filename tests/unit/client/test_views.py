@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from enginery.client.client import Client
-from enginery.client.views import DirectView, LoadBalancedView
-from enginery.errors import CompositeError, NoEnginesRegistered, RemoteError
+from enginery.client.views import BroadcastView, DirectView, LoadBalancedView
+from enginery.errors import CompositeError, NoEnginesRegistered, RemoteError, UnmetDependency
+from enginery.objects.dependent import require
+from enginery.objects.libraries import in_use
+from enginery.objects.reference import Reference
 from enginery.protocol.messages import Kind
 from tests.unit.client.fake_session import FakeSession, make_client
 
@@ -81,9 +87,9 @@ def test_views_that_nobody_holds_are_let_go(parts: tuple[Client, FakeSession]) -
 def test_repr(parts: tuple[Client, FakeSession]) -> None:
     rc, _ = parts
     assert repr(rc[0]) == "<DirectView 0>"
-    assert repr(rc[0, 1]) == "<DirectView [0, 1]>"
+    assert repr(rc[0, 1]) == "<DirectView [0,1]>"
     assert repr(rc.direct_view()) == "<DirectView all>"
-    assert repr(rc.load_balanced_view([1, 4])) == "<LoadBalancedView [1, 4]>"
+    assert repr(rc.load_balanced_view([1, 4])) == "<LoadBalancedView [1,4]>"
     assert repr(rc.load_balanced_view()) == "<LoadBalancedView None>"
 
 
@@ -94,7 +100,7 @@ def test_targets_are_a_copy_and_cannot_be_changed(parts: tuple[Client, FakeSessi
     assert view.targets == [0, 1]
     view.targets = [0, 1]
     view.targets = (0, 1)
-    with pytest.raises(AttributeError, match=r"targets of <DirectView \[0, 1\]> cannot be changed to 0"):
+    with pytest.raises(AttributeError, match=r"targets of <DirectView \[0,1\]> cannot be changed to 0"):
         view.targets = 0
     balanced = rc.load_balanced_view()
     balanced.targets = None
@@ -117,7 +123,9 @@ def test_flags(parts: tuple[Client, FakeSession]) -> None:
     view.apply(int)
     options = session.submissions[-1].options
     assert (options.label, options.retries) == ("day", 0)
-    with pytest.raises(KeyError, match="'nonsense' is no flag of a view"):
+    with pytest.raises(
+        KeyError, match="'nonsense' is no flag of a DirectView; the flags of a DirectView are block"
+    ):
         rc.direct_view(0, nonsense=1)
     with pytest.raises(TypeError, match=r"retries must be a whole number, not 1\.5"):
         view.retries = 1.5  # type: ignore[assignment]
@@ -211,7 +219,8 @@ def test_execute(parts: tuple[Client, FakeSession]) -> None:
     rc, _ = parts
     view = rc[:]
     ar = view.execute("x = engine * 2", label="step")
-    assert ar.get() == [None] * 3
+    assert [repr(reply) for reply in ar.get()] == ["<ExecuteReply[0]: >"] * 3
+    assert [reply.engine_id for reply in ar.get()] == [0, 1, 4]
     assert view["x"] == [0, 2, 8]
     assert [entry.execute_input for entry in ar.metadata] == ["x = engine * 2"] * 3
     assert ar.label == ["step"] * 3
@@ -269,3 +278,159 @@ def test_classes(parts: tuple[Client, FakeSession]) -> None:
     assert type(rc[0]) is DirectView
     assert type(rc.load_balanced_view()) is LoadBalancedView
     assert rc[0].client is rc
+
+
+def test_jobs_are_indices_into_the_views_history(parts: tuple[Client, FakeSession]) -> None:
+    rc, _ = parts
+    view, other = rc[0], rc[1]
+    mine, others, last = view.apply_async(abs, -1), other.apply_async(abs, -2), view.apply_async(abs, -3)
+    assert view.get_result(0).msg_ids == mine.msg_ids
+    assert view.get_result().msg_ids == last.msg_ids
+    assert view.get_result([0, others.msg_ids[0], last]).get() == [1, 2, 3]
+    assert view.get_result(slice(None)).msg_ids == view.history
+    assert view.get_result(-1, block=True).get() == 3
+    assert view.get_result(mine) is mine
+    assert view.wait(1) is True
+    with pytest.raises(IndexError, match=r"no task 2 in the history of <DirectView 0>, which has 2 tasks"):
+        view.get_result(2)
+    with pytest.raises(IndexError, match="no task -1 in the history"):
+        rc[4].get_result()
+
+
+def test_what_a_view_asks_of_its_client(
+    parts: tuple[Client, FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rc, _ = parts
+    asked: list[Any] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: asked.append((name, args, kwargs))
+
+    view, balanced = rc[0, 1], rc.load_balanced_view()
+    ar = view.apply_async(int)
+    for name in ("queue_status", "purge_results", "shutdown", "clear", "abort"):
+        monkeypatch.setattr(rc, name, note(name))
+    view.queue_status()
+    view.queue_status(4, verbose=True)
+    balanced.queue_status()
+    view.purge_results([0])
+    view.purge_results("all", targets=[0])
+    view.shutdown(block=True)
+    balanced.shutdown(hub=True)
+    view.clear(block=True)
+    view.clear(4)
+    view.abort(0, targets=1, block=True)
+    view.abort()
+    assert asked == [
+        ("queue_status", ([0, 1], False), {}),
+        ("queue_status", (4, True), {}),
+        ("queue_status", ("all", False), {}),
+        ("purge_results", (), {"jobs": [ar.msg_ids[0]], "targets": ()}),
+        ("purge_results", (), {"jobs": "all", "targets": [0]}),
+        ("shutdown", ([0, 1],), {"restart": False, "hub": False, "block": True}),
+        ("shutdown", ("all",), {"restart": False, "hub": True, "block": None}),
+        ("clear", ([0, 1],), {"block": True}),
+        ("clear", (4,), {"block": False}),
+        ("abort", (ar.msg_ids[0],), {"targets": 1, "block": True}),
+        ("abort", (ar.msg_ids,), {"targets": None, "block": None}),
+    ]
+
+
+def test_small_ones(parts: tuple[Client, FakeSession]) -> None:
+    rc, _ = parts
+    view = rc[0]
+    view.spin()
+    assert view.activate("x") is view
+    assert view.results == rc.results
+    with view.executor as executor:
+        assert executor.submit(pow, 2, 5).result() == 32
+    assert list(view.imap(abs, itertools.repeat(-1, 3))) == [1, 1, 1]
+    with pytest.raises(TypeError, match="a function is needed, not 3"):
+        view.imap(3, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="<DirectView 0> cannot be sent: a view belongs to the connection"):
+        pickle.dumps(view)
+    with pytest.raises(TypeError, match=r"argument 0, of type .*DirectView, cannot be sent"):
+        view.apply(id, view)
+
+
+def test_run(parts: tuple[Client, FakeSession], tmp_path: Path) -> None:
+    rc, _ = parts
+    script = tmp_path / "script.py"
+    text = "# -*- coding: latin-1 -*-\nword = 'h\xe4'\nif word:\n    twice = 2 * engine"
+    script.write_bytes(text.encode("latin-1"))
+    for view in (rc[:], rc.broadcast_view()):
+        ar = view.run(script, label="mine")
+        assert [reply.data for reply in ar.get()] == [{}] * 3
+        assert ar.label == ["mine"] * 3
+        assert view["word"] == ["hä"] * 3
+    assert rc[:]["twice"] == [0, 2, 8]
+    assert rc[:].run(str(script), targets=4, block=True).engine_id == 4
+    script.write_text("def f():\n    1/0\nf()\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        rc[0].run(script, block=True)
+    assert 'script.py", line 2, in f' in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        rc[0].run(tmp_path / "nothing.py")
+
+
+def test_execute_that_is_not_silent(parts: tuple[Client, FakeSession]) -> None:
+    rc, _ = parts
+    with rc:  # it starts a shell, of which this process has one at most
+        ar = rc[0].execute("engine + 41", silent=False)
+        assert ar.get().data == {"text/plain": "41"}
+        assert rc[0].execute("engine + 41").get().data == {}
+
+
+def test_a_broadcast_view_is_a_direct_view(parts: tuple[Client, FakeSession]) -> None:
+    rc, session = parts
+    view = rc.broadcast_view()
+    assert isinstance(view, DirectView)
+    assert type(view) is BroadcastView
+    assert repr(view) == "<BroadcastView [0,1,4]>"
+    assert view.is_coalescing is False
+    view.is_coalescing = True
+    assert view.apply_sync(int) == [0, 0, 0]
+    assert len(session.submissions) == 1
+    assert view.map_sync(abs, [-1, -2]) == [1, 2]
+    view.execute("a = 1", label="mine", block=True)
+    assert session.submissions[-1].options.label == "mine"
+
+
+def test_references(parts: tuple[Client, FakeSession]) -> None:
+    rc, _ = parts
+    view = rc[:]
+    view.execute("def f(x): return x * engine\nitems = [engine]", block=True)
+    assert view.apply_sync(Reference("f"), Reference("engine")) == [0, 1, 16]
+    assert view.map_sync(abs, [Reference("engine")] * 3) == [0, 1, 4]
+    assert view.starmap(Reference("f"), [(1,), (1,), (1,)], block=True) == [0, 1, 4]
+    assert view.reduce(Reference("max"), [3, 1, 2]) == 3
+    assert view.remote(block=True)(Reference("f"))(2) == [0, 2, 8]
+    assert rc.load_balanced_view([4]).map_sync(Reference("f"), [1, 2]) == [4, 8]
+    with pytest.raises(NameError, match="nothing"):
+        rc[0].apply_sync(Reference("nothing"))
+
+
+@pytest.mark.parametrize("is_balanced", [True, False])
+def test_conditions(parts: tuple[Client, FakeSession], is_balanced: bool) -> None:
+    rc, _ = parts
+    view = rc.load_balanced_view([0]) if is_balanced else rc[0]
+    unfit = require("no_such_module")(abs)
+    for call in (view.apply_async(unfit, 1), view.map_async(unfit, [1]), view.starmap(unfit, [(1,)])):
+        with pytest.raises(UnmetDependency, match="cannot import no_such_module"):
+            call.get()
+    assert view.map_sync(require("fractions")(abs), [-1, -2]) == [1, 2]
+
+
+def test_which_serializer(parts: tuple[Client, FakeSession]) -> None:
+    rc, _ = parts
+    view = rc[:]
+    function = eval("lambda: data", {"__name__": "__main__", "data": 7})
+    try:
+        assert view.use_cloudpickle().get() == [None] * 3
+        assert in_use() == "cloudpickle"
+        assert view.apply_sync(function) == [7] * 3
+    finally:
+        assert view.use_pickle().get() == [None] * 3
+    assert in_use() == ""
+    with pytest.raises(NameError, match="data"):
+        rc[0].apply_sync(function)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from enginery.cluster.cluster import Cluster, available_cores
+from enginery.cluster.cluster import Cluster
 from enginery.cluster.faces import SUFFIX
 from enginery.errors import ClusterNotFound
+from enginery.host.processes import available_cores
 
 
 def test_making_one_touches_nothing(runtime_directory: Path) -> None:

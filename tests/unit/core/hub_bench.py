@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from enginery.controller.inquiries import Inquiries
+from enginery.controller.store.memory import MemoryStore
 from enginery.core.hub import Hub
-from enginery.core.state import Commit, Identity
+from enginery.core.recording import Commit
+from enginery.core.state import Identity
 from enginery.ids import BlobId, ClientId, EngineId, EngineKey, HostKey
 from enginery.protocol import messages as m
 from enginery.protocol.history import HistoryFact
@@ -20,6 +23,8 @@ class HubBench:
         self.now = 10.0
         self.hub = Hub(cluster="test", controller="key", versions=VERSIONS, now=self.now)
         self.links: dict[Identity, Link] = {}
+        self.store = MemoryStore()
+        self._inquiries = Inquiries(self.store, on_found=lambda: None)
 
     # ------------------------------------------------------------ peers
 
@@ -28,6 +33,8 @@ class HubBench:
         identity, refusal = self.hub.on_hello(hello, link, now=self.now)
         assert not refusal, refusal
         self.links[identity] = link
+        if isinstance(hello, m.EngineHello):
+            self.hub.state.on_known(hello.key)  # the history is quick
         self.hub.check()
         return identity
 
@@ -108,12 +115,20 @@ class HubBench:
         return [type(record).__name__ for record in self.heard(peer)]
 
     def commit(self) -> list[HistoryFact]:
-        """Store the facts there are, and tell the hub."""
+        """Store the facts there are, tell the hub, and answer what it asks the history."""
+        facts: list[HistoryFact] = []
+        self.hub.settle(now=self.now)
         batch = self.hub.take_facts()
-        if batch is None:
-            return []
-        facts, commit = batch
-        self.hub.on_committed(commit)
+        if batch is not None:
+            facts, commit, buffers = batch
+            assert self.store.append(facts, buffers=buffers)
+            self.hub.on_committed(commit)
+        while self.hub.has_inquiries:
+            for order in self.hub.take_inquiries():
+                for found in self._inquiries.pages(order):
+                    self.hub.on_found(found, now=self.now)
+                    self.hub.check()
+            self.hub.settle(now=self.now)
         return facts
 
     def take_commit(self) -> Commit:

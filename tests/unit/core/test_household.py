@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enginery.core.household import CONTROLLER_GRACE_S, MARGIN_S, Household
+from enginery.core.household import COMEBACKS, CONTROLLER_GRACE_S, MARGIN_S, PAUSE_S, Household
 from enginery.core.supervision import KILL_INTERVAL_S, STOP_GRACE_S
 from enginery.ids import EngineKey
 
@@ -25,6 +25,9 @@ class Effects:
 
     def terminate_controller(self) -> None:
         self.said.append("terminate controller")
+
+    def restart_controller(self, cause: str) -> None:
+        self.said.append(f"restart controller: {cause}")
 
     def kill_all(self) -> None:
         self.said.append("kill all")
@@ -121,3 +124,59 @@ def test_repr(effects: Effects) -> None:
     home = household(effects)
     home.on_end_asked("SIGTERM", now=0.0, outbox=effects)
     assert repr(home) == "<Household ending because SIGTERM, 1 controllers, 1 supervisors, 1 engines>"
+
+
+# ---------------------------------------------------------------- a controller that comes back
+
+
+def restarting(effects: Effects) -> Household:
+    home = Household(restarts_controller=True)
+    home.on_controller_started()
+    home.on_supervisor_started()
+    home.on_engine_started(A)
+    return home
+
+
+def test_a_controller_that_was_killed_comes_back_at_once(effects: Effects) -> None:
+    home = restarting(effects)
+    home.on_controller_exited("killed", clean=False, now=1.0, outbox=effects)
+    assert effects.take() == ["restart controller: killed"]
+    home.on_controller_started()
+    home.check()
+    assert not home.is_ending
+    home.on_controller_exited("killed again", clean=False, now=2.0, outbox=effects)
+    assert effects.take() == []
+    assert not home.is_over
+    assert home.next_deadline() == 2.0 + PAUSE_S
+    home.on_tick(now=2.0 + PAUSE_S, outbox=effects)
+    assert effects.take() == ["restart controller: killed again"]
+
+
+def test_one_that_ends_by_itself_does_not(effects: Effects) -> None:
+    home = restarting(effects)
+    home.on_controller_exited("exited with code 0", clean=True, now=1.0, outbox=effects)
+    assert effects.take() == ["end supervisor"]
+    assert home.is_ending
+
+
+def test_one_that_is_killed_again_and_again_does_not(effects: Effects) -> None:
+    home = restarting(effects)
+    for count in range(COMEBACKS):
+        home.on_controller_exited("killed", clean=False, now=float(count), outbox=effects)
+        home.on_tick(now=count + PAUSE_S, outbox=effects)
+        home.on_controller_started()
+    assert effects.take() == ["restart controller: killed"] * COMEBACKS
+    home.on_controller_exited("killed", clean=False, now=10.0, outbox=effects)
+    assert effects.take() == ["end supervisor"]
+    assert home.has_failed
+
+
+def test_an_end_that_is_asked_for_meanwhile_counts(effects: Effects) -> None:
+    home = restarting(effects)
+    for now in (1.0, 2.0):
+        home.on_controller_exited("killed", clean=False, now=now, outbox=effects)
+        if now == 1.0:
+            home.on_controller_started()
+    home.on_end_asked("the owner has gone", now=2.1, outbox=effects)
+    home.on_tick(now=2.0 + PAUSE_S, outbox=effects)
+    assert effects.take() == ["restart controller: killed", "end supervisor"]

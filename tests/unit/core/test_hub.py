@@ -62,9 +62,9 @@ def test_nothing_to_remember_is_no_batch() -> None:
     bench = HubBench()
     assert bench.hub.take_facts() is None
     bench.client()
-    assert bench.hub.state.has_facts
+    assert bench.hub.state.recording.is_waiting
     assert [type(fact).__name__ for fact in bench.commit()] == ["ClientSeen"]
-    assert not bench.hub.state.has_facts
+    assert not bench.hub.state.recording.is_waiting
 
 
 def test_repr() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from enginery.core.registry import ENDED_KEPT, Registry
-from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey
-from enginery.protocol.messages import EngineHello, Versions
+from enginery.ids import ClientId, EngineId, EngineKey, HostKey
+from enginery.protocol.messages import ENGINE_LIMIT, EngineHello, HostHello, Versions
 
 VERSIONS = Versions("1.0", (3, 11))
 
@@ -36,12 +36,28 @@ def test_an_id_is_not_given_away_twice() -> None:
 
 def test_a_wanted_id_is_given_if_it_is_free() -> None:
     registry = Registry(VERSIONS)
-    assert [joined(registry, "a", 3), joined(registry, "b", 3), joined(registry, "c")] == [3, 4, 5]
+    assert [joined(registry, "a", 3), joined(registry, "b", 3), joined(registry, "c")] == [3, 0, 1]
 
 
 def test_an_impossible_id_is_not_given() -> None:
     registry = Registry(VERSIONS)
-    assert [joined(registry, str(wanted), wanted) for wanted in (-7, 1 << 31, (1 << 64) - 1)] == [0, 1, 2]
+    impossible = (-7, ENGINE_LIMIT, (1 << 64) - 1)
+    assert [joined(registry, str(wanted), wanted) for wanted in impossible] == [0, 1, 2]
+
+
+def test_ids_stay_within_what_a_record_can_hold() -> None:
+    registry = Registry(VERSIONS)
+    last = ENGINE_LIMIT - 1
+    assert [joined(registry, "a", last), joined(registry, "b", last), joined(registry, "c")] == [last, 0, 1]
+
+
+def test_when_all_ids_were_used_those_of_engines_that_left_are_free() -> None:
+    registry = Registry(VERSIONS)
+    joined(registry, "a", 0)
+    joined(registry, "b", 1)
+    registry._given.low = ENGINE_LIMIT
+    registry.on_engine_gone(EngineKey("a"))
+    assert [joined(registry, "c"), joined(registry, "d")] == [0, 2]
 
 
 def test_reserved_ids_are_for_those_who_want_them() -> None:
@@ -99,20 +115,9 @@ def test_a_client_is_bound_to_its_secret() -> None:
 
 def test_a_host_is_bound_to_its_secret() -> None:
     registry = Registry(VERSIONS)
-    assert registry.on_host_hello(HostKey("h"), b"s")
-    assert registry.on_host_hello(HostKey("h"), b"s")
-    assert not registry.on_host_hello(HostKey("h"), b"x")
+    hello, stranger = (HostHello(HostKey("h"), secret, "box", 7, []) for secret in (b"s", b"x"))
+    assert registry.on_host_hello(hello)
+    assert registry.on_host_hello(hello)
+    assert not registry.on_host_hello(stranger)
     registry.on_host_gone(HostKey("h"))
-    assert registry.on_host_hello(HostKey("h"), b"x")
-
-
-def test_reprs() -> None:
-    registry = Registry(VERSIONS)
-    joined(registry, "e1")
-    record, _ = registry.on_client_hello(ClientId(5), b"s")
-    assert repr(registry) == "<Registry of 1 engines, 1 clients, 0 hosts>"
-    assert repr(registry.engines[EngineId(0)]) == "<EngineRecord 0 e1 on host>"
-    assert repr(record) == "<ClientRecord 00000005>"
-    assert registry.engine_by_key(EngineKey("e2")) is None
-    assert registry.on_engine_gone(EngineKey("e2")) is None
-    assert NO_ENGINE not in registry.engines
+    assert registry.on_host_hello(stranger)

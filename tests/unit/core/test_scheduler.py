@@ -25,7 +25,7 @@ def test_a_task_goes_to_an_engine_and_returns() -> None:
     assert statistics(bench) == {"submitted": 1, "ready": 1}
     assert bench.settle() == ["run 1.1 on 0"]
     assert statistics(bench) == {"submitted": 1, "sent": 1}
-    bench.scheduler.on_started(EngineId(0), task_id(1), 1)
+    bench.scheduler.on_started(EngineId(0), task_id(1), 1, now=bench.now)
     assert statistics(bench) == {"submitted": 1, "running": 1}
     assert bench.finish(0, 1)
     assert bench.settle() == ["end 1 OK"]
@@ -80,9 +80,9 @@ def test_a_late_start_changes_nothing() -> None:
     bench = Bench()
     bench.submit()
     bench.settle()
-    bench.scheduler.on_started(EngineId(0), task_id(1), 2)
-    bench.scheduler.on_started(EngineId(5), task_id(1), 1)
-    bench.scheduler.on_started(EngineId(0), task_id(9), 1)
+    bench.scheduler.on_started(EngineId(0), task_id(1), 2, now=bench.now)
+    bench.scheduler.on_started(EngineId(5), task_id(1), 1, now=bench.now)
+    bench.scheduler.on_started(EngineId(0), task_id(9), 1, now=bench.now)
     assert statistics(bench) == {"submitted": 1, "sent": 1}
 
 
@@ -180,7 +180,12 @@ def test_an_error_with_retries_is_another_attempt_in_front_of_the_queue() -> Non
     bench.settle()
     bench.submit(2)
     bench.finish(0, 1, status=Status.ERROR)
-    assert bench.settle() == ["run 1.2 on 0"]
+    assert bench.settle() == ["run 2.1 on 0"]
+    bench.finish(0, 2)
+    bench.scheduler.on_engine_disconnected(EngineId(0))
+    assert bench.rest() == ["end 2 OK"]
+    assert bench.scheduler.on_engine_returned(EngineId(0), []) == []
+    assert bench.settle() == ["run 1.2 on 0"], "before task 3, as its turn is"
     assert not bench.finish(0, 1, attempt=1)
     assert bench.finish(0, 1, attempt=2, status=Status.ERROR)
     assert bench.settle()[0] == "end 1 ERROR"
@@ -188,7 +193,7 @@ def test_an_error_with_retries_is_another_attempt_in_front_of_the_queue() -> Non
 
 def test_retries_can_be_for_lost_engines_only() -> None:
     bench = Bench()
-    bench.submit(retries=3, retry_on_exception=False)
+    bench.submit(retries=3, retry_on=())
     bench.settle()
     bench.finish(0, 1, status=Status.ERROR)
     assert bench.settle() == ["end 1 ERROR"]
@@ -199,7 +204,9 @@ def test_a_direct_task_is_retried_on_its_engine() -> None:
     bench.submit(engines=(1,), retries=1)
     bench.settle()
     bench.finish(1, 1, status=Status.ERROR)
-    assert bench.settle() == ["run 1.2 on 1"]
+    assert bench.settle() == []
+    assert statistics(bench) == {"submitted": 1, "waiting": 1}
+    assert bench.rest() == ["run 1.2 on 1"]
 
 
 # ---------------------------------------------------------------- engines that end
@@ -231,7 +238,7 @@ def test_an_announced_start_counts_as_proof() -> None:
     bench = Bench(engines=2)
     bench.submit()
     bench.settle()
-    bench.scheduler.on_started(EngineId(0), task_id(1), 1)
+    bench.scheduler.on_started(EngineId(0), task_id(1), 1, now=bench.now)
     bench.lose(0, started=set())
     assert bench.settle() == ["end 1 ENGINE_DIED"]
 
@@ -241,9 +248,11 @@ def test_retries_hold_for_lost_engines() -> None:
     bench.submit(retries=1)
     bench.settle()
     bench.lose(0, started={1})
-    assert bench.settle() == ["run 1.2 on 1"]
+    assert bench.settle() == []
+    assert bench.rest() == ["run 1.2 on 1"]
     bench.lose(1, started={1})
     assert bench.settle() == ["end 1 ENGINE_DIED"]
+    assert bench.effects.ended[1].detail == "killed; before that it was lost with engine 0 (killed)"
 
 
 def test_direct_tasks_end_with_their_engine_started_or_not() -> None:
@@ -311,7 +320,7 @@ def test_an_engine_that_returns_is_sent_what_it_does_not_hold() -> None:
 def test_a_ready_task_is_aborted_at_once() -> None:
     bench = Bench(engines=0)
     bench.submit(2)
-    bench.scheduler.on_aborted([task_id(1), task_id(99)], now=2.0)
+    bench.scheduler.cancelling.on_aborted([task_id(1), task_id(99)], now=2.0)
     assert bench.settle() == ["end 1 ABORTED"]
     assert statistics(bench) == {"submitted": 2, "ready": 1, "cancelled": 1}
 
@@ -320,30 +329,47 @@ def test_a_sent_task_is_asked_back_and_then_aborted() -> None:
     bench = Bench()
     bench.submit()
     bench.settle()
-    bench.scheduler.on_aborted([task_id(1)], now=2.0)
+    bench.scheduler.cancelling.on_aborted([task_id(1)], now=2.0)
     assert bench.settle() == ["take 1.1 back from 0"]
-    assert bench.scheduler.recalled_of(EngineId(0)) == [(task_id(1), 1)]
+    bench.scheduler.cancelling.say_again(EngineId(0))
+    assert bench.settle() == ["take 1.1 back from 0"]
     bench.scheduler.on_taken_back(EngineId(0), [(task_id(1), 1)], [], now=2.0)
     assert bench.settle() == ["end 1 ABORTED"]
+
+
+@pytest.mark.parametrize("is_announced", [False, True])
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_what_an_engine_will_not_begin_with_is_cancelled(is_announced: bool, is_direct: bool) -> None:
+    """A text whose cell has failed there; its retries are for tasks that have failed themselves."""
+    bench = Bench()
+    bench.submit(retries=3, engines=(0,) if is_direct else ())
+    bench.settle()
+    if is_announced:
+        bench.scheduler.on_started(EngineId(0), task_id(1), 1, now=bench.now)
+    assert bench.finish(0, 1, status=Status.ABORTED)
+    assert bench.settle() == ["end 1 ABORTED"]
+    assert statistics(bench) == {"submitted": 1, "cancelled": 1}
+    bench.scheduler.check()
 
 
 def test_a_task_that_has_started_is_not_aborted() -> None:
     bench = Bench()
     bench.submit(retries=1)
     bench.settle()
-    bench.scheduler.on_aborted([task_id(1)], now=2.0)
+    bench.scheduler.cancelling.on_aborted([task_id(1)], now=2.0)
     bench.scheduler.on_taken_back(EngineId(0), [], [(task_id(1), 1)], now=2.0)
     bench.settle()
     assert bench.finish(0, 1, status=Status.ERROR)
-    assert bench.settle() == ["run 1.2 on 0"], "it failed by itself, so its retry counts"
+    bench.settle()
+    assert bench.rest() == ["run 1.2 on 0"], "it failed by itself, so its retry counts"
 
 
 def test_a_running_task_is_left_alone() -> None:
     bench = Bench()
     bench.submit()
     bench.settle()
-    bench.scheduler.on_started(EngineId(0), task_id(1), 1)
-    bench.scheduler.on_aborted([task_id(1)], now=2.0)
+    bench.scheduler.on_started(EngineId(0), task_id(1), 1, now=bench.now)
+    bench.scheduler.cancelling.on_aborted([task_id(1)], now=2.0)
     assert bench.settle() == []
 
 
@@ -351,7 +377,7 @@ def test_an_aborted_task_is_not_retried() -> None:
     bench = Bench()
     bench.submit(retries=5)
     bench.settle()
-    bench.scheduler.on_aborted([task_id(1)], now=2.0)
+    bench.scheduler.cancelling.on_aborted([task_id(1)], now=2.0)
     bench.finish(0, 1, status=Status.ERROR)
     assert bench.settle() == ["take 1.1 back from 0", "end 1 ERROR"]
 
@@ -360,7 +386,7 @@ def test_an_aborted_task_ends_with_its_engine() -> None:
     bench = Bench(engines=2)
     bench.submit()
     bench.settle()
-    bench.scheduler.on_aborted([task_id(1)], now=2.0)
+    bench.scheduler.cancelling.on_aborted([task_id(1)], now=2.0)
     bench.lose(0, started=set())
     assert bench.settle()[-1] == "end 1 ABORTED"
 
@@ -428,13 +454,12 @@ def test_nobody_looks_while_nobody_is_idle() -> None:
 # ---------------------------------------------------------------- the rest
 
 
-def test_tasks_of_one_client() -> None:
+def test_all_unfinished_tasks_in_their_order() -> None:
     bench = Bench(engines=0)
     bench.submit(2)
     other = type(CLIENT)(2)
     bench.scheduler.on_submitted(other, options(), Call(1, b""), now=0.0)
-    assert bench.scheduler.unfinished_of(other) == [task_id(1, other)]
-    assert bench.scheduler.unfinished_count == 3
+    assert list(bench.scheduler) == [task_id(1), task_id(2), task_id(1, other)]
 
 
 def test_a_task_that_lost_its_blobs_is_wanted_only_in_its_present_attempt() -> None:
@@ -447,4 +472,6 @@ def test_a_task_that_lost_its_blobs_is_wanted_only_in_its_present_attempt() -> N
 
 
 def test_repr() -> None:
-    assert repr(Bench().scheduler).startswith("<Scheduler SchedulerStatistics(submitted=0, ready=0")
+    assert repr(Bench().scheduler).startswith(
+        "<Scheduler SchedulerStatistics(submitted=0, waiting=0, ready=0"
+    )

@@ -21,6 +21,7 @@ from enginery.core.supervision import (
 )
 from enginery.ids import EngineId, EngineKey
 from enginery.protocol.messages import ProcessInfo
+from enginery.protocol.specs import CONTROL_FAILED, STARTUP_FAILED
 
 NAMES = {6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 A, B = EngineKey("a" * 16), EngineKey("b" * 16)
@@ -71,6 +72,8 @@ def running(effects: Effects, *keys: EngineKey) -> Supervision:
     [
         (0, "exited with code 0"),
         (3, "exited with code 3"),
+        (STARTUP_FAILED, "its startup code failed (exit code 78)"),
+        (CONTROL_FAILED, "its control thread failed, its log says why (exit code 79)"),
         (-9, "killed by SIGKILL (signal 9)"),
         (-15, "killed by SIGTERM (signal 15)"),
         (-11, "segmentation fault (SIGSEGV)"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enginery.core.workload import CLAIMS_KEPT, Attempt, Workload
+from enginery.core.workload import BEGUN_LIMIT, CLAIMS_KEPT, Attempt, Workload, result_size
 from enginery.ids import BlobId
-from enginery.protocol.messages import Status
+from enginery.protocol.messages import EngineResult, Status
 from tests.unit.core.builders import result, task_id
 
 
@@ -86,9 +86,8 @@ def test_results_are_numbered_and_kept_until_they_are_stored() -> None:
     for number in (1, 2, 3):
         workload.start_next()
         finish(workload, number)
-    assert workload.has_unsent
     assert taken(workload) == [(0, 3)]
-    assert not workload.has_unsent
+    assert taken(workload) == []
     assert [safe.task for safe in workload.on_stored(2)] == [task_id(1), task_id(2)]
     assert workload.first_result == 2
     assert workload.held() == [attempt(3)]
@@ -142,3 +141,30 @@ def test_what_is_held_is_for_the_hello() -> None:
     finish(workload, 1, status=Status.ERROR)
     assert set(workload.held()) == {attempt(1), attempt(2)}
     assert repr(workload) == "<Workload WorkloadStatistics(waiting=1, unstored=1, finished=1)>"
+
+
+def test_what_is_told_of_a_failure_has_its_weight() -> None:
+    plain = EngineResult(task_id(1), 1, Status.ERROR, b"p")
+    failed = EngineResult(
+        task_id(1), 1, Status.ERROR, b"p", error="ValueError: é", error_types=("a.B", "c.D")
+    )
+    assert result_size(failed) - result_size(plain) == len("ValueError: é".encode()) + 6
+
+
+def test_what_was_begun_is_for_the_goodbye() -> None:
+    workload = filled(1, 2, 3)
+    for _ in range(2):
+        workload.start_next()
+    finish(workload, 1)
+    assert sorted(workload.begun() or ()) == [attempt(1), attempt(2)]
+    workload.on_stored(1)
+    assert workload.begun() == [attempt(2)]
+
+
+def test_more_than_a_goodbye_can_say_is_not_said() -> None:
+    workload = filled(*range(1, BEGUN_LIMIT + 2))
+    for _ in range(BEGUN_LIMIT):
+        workload.start_next()
+    assert len(workload.begun() or ()) == BEGUN_LIMIT
+    workload.start_next()
+    assert workload.begun() is None

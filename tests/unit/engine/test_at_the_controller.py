@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from enginery.core.blobs import BlobTable
-from enginery.errors import TooLarge
 from enginery.ids import BlobId, EngineId, TaskId, content_id
 from enginery.protocol import codec
 from enginery.protocol import messages as m
+from enginery.protocol.codec import Unsendable
 from enginery.protocol.link import Link, cut_blob
 from tests.unit.core.builders import F, options, task_id
 from tests.unit.core.hub_bench import HubBench
@@ -87,7 +87,9 @@ def test_a_function_above_the_bound_is_there_for_the_call_behind_it() -> None:
     bench.hub.state.blobs = BlobTable(kept_limit_bytes=5)
     client, worker = bench.client(), bench.engine()
     bench.heard(worker)
-    bench.put(client, PLANTED, DATA)  # another, older one
+    bench.put(client, PLANTED, DATA)  # another, older one, which a call has had
+    bench.hub.state.blobs.hold([PLANTED])
+    bench.hub.state.blobs.release([PLANTED])
     bench.put(client)
     bench.put(client, X, bytes(1000), keep=False)
     bench.say(client, submit(1, blobs=(X,)))
@@ -142,7 +144,7 @@ def test_what_is_halved_keeps_frames_beside_their_records(before: int) -> None:
     assert link.is_drained
 
 
-def test_a_record_that_is_too_large_is_named_and_stays() -> None:
+def test_a_record_that_is_too_large_is_named_and_taken_out() -> None:
     link = Link()
     link.put(m.Stored(1))
     link.put(result_record(2, "x" * (m.MESSAGE_LIMIT + 1)), 1)
@@ -150,18 +152,28 @@ def test_a_record_that_is_too_large_is_named_and_stays() -> None:
     sent = link.next_message()
     assert sent is not None
     assert codec.to_engine().decode(*sent).records == [m.Stored(1)]
-    for _ in range(2):
-        with pytest.raises(TooLarge, match=r"a record has 1\.1 MiB; the limit is 1\.1 MiB"):
-            link.next_message()
-        assert link.has_output
-    link.restart(1)
-    assert link.next_message() is None
+    with pytest.raises(
+        Unsendable, match=r"type Results cannot be sent: it has 1\.1 MiB; the limit is 1\.1"
+    ) as raised:
+        link.next_message()
+    assert raised.value.record == result_record(2, "x" * (m.MESSAGE_LIMIT + 1))
+    sent = link.next_message()
+    assert sent is not None
+    envelope = codec.to_engine().decode(*sent)
+    assert (envelope.number, envelope.records) == (1, [m.Stored(3)])
 
 
-def test_text_that_cannot_be_encoded_is_an_error_and_stays() -> None:
+def test_what_cannot_be_encoded_is_taken_out_of_the_middle_of_a_batch() -> None:
     link = Link()
-    link.put(m.EngineOutput(TaskId(1), "stdout", "x\udcff"))
-    for _ in range(2):
-        with pytest.raises(UnicodeEncodeError):
-            link.next_message()
-        assert link.has_output
+    link.put_blob(cut_blob(X, bytes(100_000), keep=False))
+    link.put_after_bulk(m.EngineOutput(TaskId(1), "stdout", "x\udcff"), in_order=True)
+    link.put(m.Stored(1), in_order=True)
+    names: list[str] = []
+    with pytest.raises(Unsendable, match="'utf-8' codec can't encode"):
+        while (message := link.next_message()) is not None:
+            names += [type(record).__name__ for record in codec.to_engine().decode(*message).records]
+    link.put(m.Stored(2), in_order=True)
+    while (message := link.next_message()) is not None:
+        names += [type(record).__name__ for record in codec.to_engine().decode(*message).records]
+    assert names == ["PutBlob", "Stored", "Stored"]
+    assert link.is_drained

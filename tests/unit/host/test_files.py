@@ -11,14 +11,14 @@ from enginery.errors import ClusterAlreadyRunning
 from enginery.host.files import (
     clean_up,
     cluster_directory,
+    engine_log,
     last_lines,
-    log_name,
     open_log,
     prepare,
     read_keys,
 )
 from enginery.ids import NO_ENGINE, EngineId, EngineKey
-from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec
+from enginery.protocol.specs import ControllerSpec, HostSpec
 from enginery.transport.channel import NO_FILE, Role
 from enginery.transport.connection_file import publish
 
@@ -42,7 +42,7 @@ def occupy(spec: HostSpec) -> Path:
     socket.touch()
     spec.path("engines").joinpath("0123456789abcdef").touch()
     spec.path("history.sqlite").touch()
-    os.close(open_log(spec.path("logs"), "host.log"))
+    os.close(open_log(spec.path("logs") / "host.log"))
     return socket
 
 
@@ -120,14 +120,14 @@ def test_who_joins_holds_nothing_and_leaves_what_is_not_his(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("wanted", "name"), [(EngineId(4), "engine-4.log"), (NO_ENGINE, "engine-0123456789abcdef.log")]
 )
-def test_names_of_logs(wanted: EngineId, name: str) -> None:
-    key = EngineKey("0123456789abcdef")
-    assert log_name(EngineSpec(cluster="c", connection_file="", key=key, wanted=wanted)) == name
+def test_names_of_logs(tmp_path: Path, wanted: EngineId, name: str) -> None:
+    path = engine_log(host_spec(tmp_path), EngineKey("0123456789abcdef"), wanted)
+    assert path == tmp_path / "logs" / name
 
 
 def test_last_lines(tmp_path: Path) -> None:
     assert last_lines(tmp_path / "nothing.log") == ""
-    descriptor = open_log(tmp_path, "a.log")
+    descriptor = open_log(tmp_path / "a.log")
     os.write(descriptor, b"".join(b"line %d\n" % number for number in range(2000)))
     os.close(descriptor)
     assert last_lines(tmp_path / "a.log", 2) == "line 1998\nline 1999"

@@ -335,3 +335,22 @@ def test_frames_of_the_machinery_are_left_out() -> None:
         text = unpack_failure(*pack_failure(raised)).traceback
     assert "in users" in text
     assert "in run" not in text
+
+
+@pytest.mark.parametrize(
+    "cls", [MemoryError, RecursionError, OSError, UnicodeDecodeError, KeyError, ImportError]
+)
+def test_built_in_types_arrive_as_themselves(cls: type[Exception]) -> None:
+    args = ("utf-8", b"x", 0, 1, "no") if cls is UnicodeDecodeError else ("no room",)
+    error = carry(cls(*args))
+    assert isinstance(error, cls)
+    assert isinstance(error, RemoteError)
+    assert error.args == args
+    assert error.ename == cls.__name__
+    assert error.__cause__ is None
+
+
+def test_unmet_dependencies_keep_their_class() -> None:
+    error = carry(UnmetDependency("no such module here"), engine=2)
+    assert type(error) is UnmetDependency
+    assert (error.evalue, error.engine) == ("no such module here", 2)

@@ -18,7 +18,7 @@ import pytest
 
 from enginery.objects.companions import CompanionTable
 from enginery.objects.functions import BuiltFunction, FunctionCache, build, function_name, pack_function
-from enginery.objects.packing import pack, pack_call, unpack, unpack_call
+from enginery.objects.packing import pack, pack_call, unpack, unpack_call, unpack_to_stay
 
 RATE = 3  # data of an importable module
 
@@ -32,6 +32,11 @@ class Engine:
 
     def build(self, function: Any) -> BuiltFunction:
         return build(pack_function(function).data, self.names)
+
+    def push(self, **values: Any) -> None:
+        made, companions = unpack_to_stay(*pack(values), namespace=self.names)
+        self.table.keep(companions)
+        self.names.update(made)
 
     def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         before = dict(self.names)
@@ -141,20 +146,6 @@ def test_overlapping_tasks_keep_their_own_companions() -> None:
     assert second.function() == 2
     overlap[1].__exit__(None, None, None)
     assert "tool" not in engine.names
-
-
-def test_companions_of_pushed_functions_can_stay() -> None:
-    cell = notebook("def tool():\n    return 1\ndef f():\n    return tool()")
-    engine = Engine()
-    call = unpack_call(*pack_call(({"f": cell.f},), {}), namespace=engine.names)
-    engine.names.update(call.args[0])
-    engine.table.keep(call.companions)
-    assert eval("f()", engine.names) == 1
-    newer = notebook("def tool():\n    return 2\ndef f():\n    return tool()")
-    call = unpack_call(*pack_call(({"f": newer.f},), {}), namespace=engine.names)
-    engine.names.update(call.args[0])
-    engine.table.keep(call.companions)
-    assert eval("f()", engine.names) == 2
 
 
 def test_functions_of_modules_travel_as_references() -> None:
@@ -313,7 +304,7 @@ def test_results_that_are_functions_get_the_clients_globals() -> None:
     engine = Engine(base=1000)
     made = engine.run(cell.make, 5)
     client: dict[str, Any] = {"base": 1}
-    back = unpack(*pack(made, with_companions=False), namespace=client)
+    back = unpack(*pack(made), namespace=client)
     assert back(10) == 16
 
 

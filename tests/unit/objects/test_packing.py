@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,9 +183,97 @@ def test_kinds_of_arrays(array: np.ndarray[Any, Any]) -> None:
     assert back.flags.f_contiguous or not array.flags.f_contiguous
 
 
-def test_arrays_of_objects() -> None:
-    back = round_trip(np.array([1, "a", None], dtype=object))
-    assert back.tolist() == [1, "a", None]
+def test_arrays_of_objects_are_read_only_too() -> None:
+    array = np.array([1, "a", None], dtype=object)
+    for back in (round_trip(array), round_trip([array])[0], round_trip({"f": lambda: 1, "a": array})["a"]):
+        assert back.tolist() == [1, "a", None]
+        assert not back.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            back[0] = 2
+
+
+def test_an_array_may_hold_itself() -> None:
+    array = np.zeros(2, dtype=object)
+    array[0] = array
+    back = round_trip(array)
+    assert back[0] is back
+    assert not back.flags.writeable
+
+
+class Tagged(np.ndarray[Any, Any]):
+    """A subclass that leaves pickling to NumPy."""
+
+
+class Stateful(np.ndarray[Any, Any]):
+    """One that does not."""
+
+    tag = ""
+
+    def __reduce__(self) -> Any:
+        make, arguments, state = super().__reduce__()  # type: ignore[misc]
+        return make, arguments, (*state, self.tag)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[:-1])
+        self.tag = state[-1]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(4).reshape(2, 2).view(np.matrix),
+        np.rec.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.arange(6.0).reshape(2, 3).view(Tagged),
+        np.arange(6.0).view(Stateful),
+        np.arange(50_000.0).view(Tagged)[::2],
+    ],
+    ids=lambda array: f"{type(array).__name__}{array.shape}",
+)
+@pytest.mark.parametrize("by_value", [False, True])
+def test_subclasses_of_arrays_are_read_only_too(array: np.ndarray[Any, Any], by_value: bool) -> None:
+    array = array.copy()
+    if isinstance(array, Stateful):
+        array.tag = "kept"
+    back = round_trip([array, (lambda: 1) if by_value else 1])[0]
+    assert type(back) is type(array)
+    assert back.dtype == array.dtype
+    assert back.tolist() == array.tolist()
+    assert not back.flags.writeable
+    if isinstance(array, Stateful):
+        assert back.tag == "kept"
+
+
+def test_a_big_array_of_a_subclass_is_not_copied() -> None:
+    array = np.arange(50_000.0).view(Tagged)
+    packed = pack([array])
+    assert address(packed.buffers[0]) == address(array)
+
+
+@pytest.mark.parametrize("mask", [False, [True, False, False]])
+def test_masked_arrays_are_read_only_too(mask: Any) -> None:
+    array = np.ma.masked_array([1.0, 2.0, 3.0], mask=mask, fill_value=-1)
+    back = round_trip([array])[0]
+    assert back.tolist() == array.tolist()
+    assert back.fill_value == -1
+    assert not back.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        back[1] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        back.mask = [True, True, True]
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_an_open_file_is_refused_by_its_name(tmp_path: Path, by_value: bool) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("text")
+    with path.open() as file:
+        args = (1, {"file": file, "f": (lambda: 1) if by_value else 1})
+        with pytest.raises(
+            TypeError, match=r"argument 1, of type dict, .*open file cannot be sent: '.*notes.txt'"
+        ):
+            pack_call(args, {})
+        with pytest.raises(TypeError, match=r"argument 'k'.*'.*notes.txt'; send its path, or what it holds"):
+            pack_call((), {"k": file})
 
 
 class Refuses:

@@ -32,7 +32,7 @@ def serve():
             call = unpack_call(inline, buffers, namespace=namespace)
             with table.active(built.companions, call.companions):
                 result = built.function(*call.args, **call.kwargs)
-            answer = True, pack(result, with_companions=False)
+            answer = True, pack(result)
         except BaseException as error:
             answer = False, pack_failure(error, engine=0)
         good, packed = answer
@@ -218,6 +218,49 @@ adder = remote(lambda n: (lambda x: x + n + base), 10)
 assert adder(5) == 16
 assert adder.__globals__ is globals()
 """,
+    "registered types": """
+import fractions, math
+from enginery.objects.serializers import register_serializer
+def parts(fraction):
+    return [math.floor(x) for x in (fraction.numerator, fraction.denominator)]
+def reduce(fraction):
+    return parts(fraction)
+def rebuild(got):
+    return fractions.Fraction(got[0] + 1000 * got[1], got[1])
+assert remote(lambda: fractions.Fraction(1, 2)) == fractions.Fraction(1, 2)
+register_serializer(fractions.Fraction, reduce, rebuild)
+# The engine has seen no value of the type, only a function: its result travels the new way.
+assert remote(lambda: fractions.Fraction(1, 2)) == 1000 + fractions.Fraction(1, 2)
+assert remote(lambda x: str(x[0]), [fractions.Fraction(1, 2)]) == "2001/2"
+assert remote(lambda x: x, fractions.Fraction(1, 2)) == 2000 + fractions.Fraction(1, 2)
+class Box:
+    def __init__(self, x):
+        self.x = x
+    def __reduce__(self):
+        raise RuntimeError("I stay here")
+register_serializer(Box, lambda box: box.x, lambda x: Box(x + 1))
+assert remote(lambda: Box(1)).x == 2
+assert remote(lambda b: (b.x, [b]), Box(1))[1][0].x == 3
+assert type(remote(lambda: Box(1))) is Box
+""",
+    "other libraries": """
+from enginery.objects.libraries import use_cloudpickle, use_pickle
+on_engine = 5
+def tool(x):
+    return x + on_engine
+def f(x):
+    return tool(x)
+assert remote(f, 1) == 101
+use_cloudpickle()
+assert remote(f, 1) == 6
+on_engine = 6
+assert remote(lambda g: g(1), f) == 7
+remote(use_cloudpickle)
+assert remote(lambda: (lambda: on_engine))() == 6
+use_pickle()
+remote(use_pickle)
+assert remote(f, 1) == 101
+""",
     "closures": """
 def make(n):
     def down(k):
@@ -225,6 +268,25 @@ def make(n):
     return down
 assert remote(make(3), 4) == 3
 assert remote(lambda: make(2)(2)) == 2
+""",
+    "functions as results bring their helpers": """
+code = '''
+import math
+def helper(x):
+    return math.floor(x) + base
+def made(x):
+    return [helper(y) for y in x]
+'''
+base = 1
+def define(source):
+    exec(source, globals())
+remote(define, code)
+made = remote(lambda: globals()["made"])
+assert made([1.5, 2.5]) == [2, 3]
+assert "helper" not in globals() and "math" not in globals()
+def helper(x):
+    return "mine"
+assert made([1.5]) == ["mine"]
 """,
 }
 

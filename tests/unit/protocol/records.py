@@ -41,7 +41,9 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(annotation) is typing.Annotated:
         plain, meta = typing.get_args(annotation)
         if meta.max_length is not None:
-            return texts
+            return texts if typing.get_origin(plain) is None and plain is not tuple else of_type(plain)
+        if plain is float:
+            return st.floats(meta.ge, meta.le)
         low = meta.ge
         high = meta.le if meta.le is not None else meta.lt - 1
         near = st.integers(max(low, -2), min(high, 5)) if low <= 5 else st.just(low)
@@ -61,11 +63,15 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         float: st.floats(allow_nan=False),
         str: texts,
         bytes: blobs,
+        type(None): st.none(),
+        Any: st.one_of(st.none(), st.booleans(), numbers, texts, st.lists(texts, max_size=2)),
     }
     return simple[annotation]
 
 
 def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of(*map(of_type, arguments))
     if origin is list:
         return st.lists(of_type(arguments[0]), max_size=3)
     if len(arguments) == 2 and arguments[1] is Ellipsis:

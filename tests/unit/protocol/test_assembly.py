@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
+
 from enginery.ids import BlobId
 from enginery.protocol.assembly import BlobCache
+from enginery.protocol.codec import Buffer
 from enginery.protocol.link import cut_blob
 from enginery.protocol.messages import FRAME_LIMIT
 
@@ -72,6 +76,38 @@ def test_the_least_recently_used_kept_blob_goes_first() -> None:
     cache = BlobCache(cache_bytes=25)
     for letter in "ab":
         put(cache, letter, 10, keep=True)
+        cache.get(name(letter))
     cache.get(name("a"))
     put(cache, "c", 10, keep=True)
     assert [name(letter) in cache for letter in "abc"] == [True, False, True]
+
+
+class Walked(OrderedDict[BlobId, Buffer]):
+    """Counts how many of its keys somebody looks at."""
+
+    steps = 0
+
+    def __iter__(self) -> Iterator[BlobId]:
+        for key in super().__iter__():
+            self.steps += 1
+            yield key
+
+
+def test_as_many_kept_blobs_are_looked_at_as_have_to_go() -> None:
+    cache = BlobCache(cache_bytes=100 * 10)
+    kept = cache._kept = Walked()
+    for letter in map(chr, range(300)):
+        blob = BlobId(f"{letter:>8}".encode("utf-16-be"))
+        cache.put(blob, b"x" * 10, keep=True)
+        cache.get(blob)
+    assert len(kept) == 100
+    assert kept.steps <= 3 * 200
+
+
+def test_what_a_task_has_not_got_yet_stays() -> None:
+    cache = BlobCache(cache_bytes=25)
+    for letter in "abc":
+        put(cache, letter, 20, keep=True)
+    assert all(cache.get(name(letter)) is not None for letter in "abc"), "a task may need all of them"
+    put(cache, "d", 20, keep=True)
+    assert [name(letter) in cache for letter in "abcd"] == [False, False, False, True]

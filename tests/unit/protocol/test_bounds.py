@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from enginery.ids import EngineId
 from enginery.protocol import codec
 from enginery.protocol import messages as m
 from enginery.protocol.codec import MalformedMessage
@@ -28,6 +29,7 @@ def engine_hello(pid: int = 1, wanted: int = 0, first_result: int = 0) -> m.Engi
         (codec.from_client(), hello(pid=2**64 - 1)),
         (codec.from_client(), hello(received=-1)),
         (codec.from_client(), m.Submit(m.TaskOptions(m.Kind.CALL), [m.Call(0, b"")])),
+        (codec.from_client(), m.Submit(m.TaskOptions(m.Kind.CALL), [m.Call(1, b"", (), (EngineId(-1),))])),
         (codec.from_client(), m.Submit(m.TaskOptions(m.Kind.CALL), [m.Call(2**32, b"")])),
         (codec.from_client(), m.StartEngines(1, 10**7)),
         (codec.from_client(), m.StartEngines(1, -5)),

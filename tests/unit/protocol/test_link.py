@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from enginery.ids import BlobId, TaskId
@@ -141,6 +142,68 @@ def test_verdicts(epoch: int, number: int, expected: Verdict) -> None:
     assert link.on_message(m.Envelope(1, epoch, number, 0, []), ()) is expected
 
 
+def acknowledged(link: Link, peer: Link) -> int:
+    """Have the peer take all that goes out; returns how many messages it has sent for that alone."""
+    answers = 0
+    while (message := link.next_message()) is not None:
+        header, frames = message
+        assert peer.on_message(DECODER.decode(*message), frames, header_bytes=len(header)) is Verdict.FRESH
+        if (answer := peer.next_message()) is not None:
+            answers += 1
+            verdict = link.on_message(DECODER.decode(*answer), answer[1], header_bytes=len(answer[0]))
+            assert verdict is Verdict.FRESH
+    return answers
+
+
+def test_there_is_room_until_the_peer_does_not_take_what_it_is_sent() -> None:
+    link, peer = Link(room_bytes=1 << 20), Link(room_bytes=1 << 20)
+    assert link.has_room
+    put = 0
+    while link.has_room:
+        link.put(m.Goodbye(), 1 << 12)
+        put += 1
+    assert put == 256
+    for record in ("x" * 1000,) * 400:
+        link.put(m.HelloFirst(record), 1000)
+    while link.next_message() is not None:
+        pass
+    assert link._small_bytes == 0
+    assert link.has_room, "what was really sent counts, not what was thought of it"
+    assert acknowledged(link, peer) == 0
+
+
+def test_a_peer_that_only_listens_says_what_it_has_taken() -> None:
+    link, peer = Link(room_bytes=1 << 20), Link(room_bytes=1 << 20)
+    answers = 0
+    for _ in range(40):
+        while link.has_room:
+            link.put(m.HelloFirst("x" * 100_000), 100_000)
+        answers += acknowledged(link, peer)
+        assert link.has_room
+    assert 0 < answers < 200
+
+
+@pytest.mark.parametrize("received", [{"bulk_received": 6}, {"header_received": 1000}])
+def test_nobody_has_received_more_than_was_sent(received: dict[str, int]) -> None:
+    """Who says so has lost count, or wants to be sent what it does not take."""
+    link = Link(epoch=1)
+    link.put_blob(cut_blob(BLOB, b"12345", keep=False))
+    link.next_message()
+    envelope: m.Envelope[m.Record] = m.Envelope(1, 1, 0, 0, [])
+    assert link.on_message(msgspec.structs.replace(envelope, **received), ()) is Verdict.GAP
+    assert link.on_message(msgspec.structs.replace(envelope, bulk_received=5), ()) is Verdict.FRESH
+
+
+def test_the_bulk_lane_has_room_until_something_waits_in_it() -> None:
+    link = Link(window_bytes=1 << 20)
+    link.put_blob(cut_blob(BLOB, bytes(1 << 20), keep=False))
+    assert link.has_bulk_room
+    link.put_blob(cut_blob(BLOB, bytes(1 << 20), keep=False))
+    while link.next_message() is not None:
+        pass
+    assert not link.has_bulk_room
+
+
 def test_a_gap_changes_nothing() -> None:
     link = Link(epoch=1)
     assert link.on_message(m.Envelope(1, 1, 4, 10, []), [b"x"]) is Verdict.GAP
@@ -156,3 +219,20 @@ def test_a_restart_forgets_both_directions() -> None:
     assert link.is_drained
     assert link.on_message(m.Envelope(1, 2, 0, 0, []), ()) is Verdict.FRESH
     assert repr(link) == "<Link epoch 2, 0 out, 1 in, 0 records and 0 pieces waiting>"
+
+
+def test_records_in_order_never_overtake_each_other() -> None:
+    link = Link(window_bytes=2 * m.FRAME_LIMIT)
+    link.put_blob(cut_blob(BlobId(b"a" * 16), bytes(5 * m.FRAME_LIMIT), keep=False))
+    link.put_after_bulk(m.Stored(1), in_order=True)
+    link.put(m.Stored(2))  # overtakes
+    link.put(m.Stored(3), in_order=True)
+    link.put_after_bulk(m.Stored(4))
+    said: list[int] = []
+    while (message := link.next_message()) is not None:
+        records = DECODER.decode(*message).records
+        said += [record.below for record in records if isinstance(record, m.Stored)]
+        link._acknowledged = link._sent
+    assert said == [2, 1, 3, 4]
+    link.put(m.Stored(5), in_order=True)
+    assert link.next_message() is not None, "nothing in order waits any more"

@@ -26,7 +26,7 @@ def test_a_page_says_what_was_begun_and_what_runs(tmp_path: Path) -> None:
     page = StatusPage.create(path)
     assert path.stat().st_size == PAGE_SIZE_BYTES
     assert path.stat().st_mode & 0o777 == 0o600
-    assert read_status_page(path) == ([], IDLE, 0.0)
+    assert read_status_page(path) == ([], IDLE, 0.0, [])
     before = time.time()
     page.start(_task(1))
     content = read_status_page(path)
@@ -64,7 +64,7 @@ def test_an_engine_that_starts_again_begins_anew(tmp_path: Path) -> None:
     page.start(_task(9))
     page.close()
     StatusPage.create(path).close()
-    assert read_status_page(path) == ([], IDLE, 0.0)
+    assert read_status_page(path) == ([], IDLE, 0.0, [])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ One task per engine, one `Outcome` per task. The future is finished when the las
 unpickled when they are asked for, by the thread that asks. `concurrent.futures.wait`, `as_completed` and
 `asyncio.wrap_future` see a `Future` like any other: the lazy value is behind `result` and `exception`.
 
+The parts of a result, and several results joined, are results too: over outcomes that have other owners.
+
 Making one costs about 2 µs, of which `Future` itself takes 0.7.
 """
 
@@ -11,36 +13,43 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    InvalidStateError,
+)
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from itertools import chain
+from typing import Any, Literal, NoReturn, Self, overload
 
 from enginery.client.contract import TaskSession
-from enginery.client.results.metadata import METADATA_KEYS, Metadata, describe_end, describe_task
+from enginery.client.numbers import read_priority
+from enginery.client.results.awaiting import LoopWaits
+from enginery.client.results.bars import ProgressBar
+from enginery.client.results.called_future import ENDED, CalledFuture
+from enginery.client.results.description import Described, Origin
+from enginery.client.results.explanation import Explanation, explain_outcomes
+from enginery.client.results.metadata import METADATA_KEYS, Metadata
 from enginery.client.results.outcome import Outcome
+from enginery.client.results.partial import Partial
+from enginery.client.results.tally import Tally
 from enginery.client.results.verdicts import combine
+from enginery.core.wishes import ABORT, Wish
 from enginery.errors import TaskCancelled
-from enginery.ids import EngineId, TaskId, format_task_id
+from enginery.ids import EngineId, TaskId
+
+__all__ = ["AsyncResult", "Origin", "When"]
+
+When = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
+"""The constants of `concurrent.futures`."""
+Parts = set["AsyncResult"]
 
 _LAZY = Exception("look into the outcomes")
-_ENDED = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"})
-"""States of a `Future`, as `concurrent.futures` itself and asyncio read them."""
 
 
-class Origin(NamedTuple):
-    """What a result can tell about its call. One object may serve many calls."""
-
-    name: str = ""
-    is_single: bool = True
-    label: str = ""
-    return_exceptions: bool = False
-    source: str | None = None  # of `execute`
-    history: Callable[[TaskId, int], None] | None = None
-    """Told of each submission: its first task id and how many follow it."""
-
-
-class AsyncResult(Future[Any]):
+class AsyncResult(Described, CalledFuture):
     """Hold the place of a call's result; a `concurrent.futures.Future`.
 
     A call to one engine has that engine's bare value, one to a list of engines a list in the order of
@@ -51,7 +60,13 @@ class AsyncResult(Future[Any]):
     1024
     """
 
-    _state: str
+    owner: bool = True
+    """Whether the client forgets the tasks' entries in `results` and `metadata` with this result."""
+    _ended: set[Outcome] | None = None  # of tasks that other results count as well
+    _parts: dict[Outcome, AsyncResult] | None = None
+    _failure: BaseException | None = None
+    _loop_waits: LoopWaits | None = None
+    _tally: Tally | None = None  # once there is something to count
 
     def __init__(
         self, session: TaskSession, origin: Origin, *, engines: Sequence[EngineId] = (), tasks: int = 1
@@ -59,17 +74,35 @@ class AsyncResult(Future[Any]):
         super().__init__()
         self._session = session
         self._origin = origin
-        self._engines = engines
-        self._outcomes: list[Any] = [Outcome(self)] if tasks == 1 else [Outcome(self) for _ in range(tasks)]
-        self._open = tasks
+        if engines:
+            self._outcomes = [Outcome(self, engine) for engine in engines]
+        else:
+            self._outcomes = [Outcome(self)] if tasks == 1 else [Outcome(self) for _ in range(tasks)]
+        self._open = len(self._outcomes)
         self._submitted = time.time()
-        self._finished = 0.0
-        self._state_lock = threading.Lock()
-        self._metadata: dict[int, Metadata] = {}
-        self._failure: BaseException | None = None
-        self.is_cancelling = False
+        self._state_lock = threading.RLock()  # a signal handler may look at what it has interrupted
+        self._metadata: dict[Outcome, Metadata] = {}
+
+    @classmethod
+    def _over(
+        cls, session: TaskSession, origin: Origin, outcomes: Iterable[Outcome], *, submitted: float
+    ) -> Self:
+        """A result over tasks that belong to other results as well."""
+        result = cls(session, origin, tasks=0)
+        result._outcomes += outcomes
+        result._submitted = submitted
+        result._open = len(result._outcomes)
+        result._ended = set()
+        for outcome in result._outcomes:
+            outcome.tell_also(result)
+        return result
 
     # ------------------------------------------------------------ from the session
+
+    @property
+    def is_writeable(self) -> bool:
+        """Whether arrays among its values may be changed: the flag `writeable` of its call."""
+        return self._origin.writeable
 
     @property
     def promises(self) -> Sequence[Outcome]:
@@ -88,49 +121,86 @@ class AsyncResult(Future[Any]):
     def on_outcome(self, outcome: Outcome, /) -> None:
         """One of the tasks has ended. Saying it again does no harm."""
         with self._state_lock:
-            if not outcome.is_counted:
+            if self._ended is not None:
+                is_new = outcome not in self._ended
+                self._ended.add(outcome)
+                self._open = len(self._outcomes) - len(self._ended)
+            elif is_new := not outcome.is_counted:
                 outcome.is_counted = True
                 self._open -= 1
-            if self._open:
-                return
-        self._finish()
+            if is_new and (outcome.has_failed or self._tally is not None):
+                self._tally_of_it().on_ended(outcome)
+            is_over = not self._open
+        if is_over:
+            self._finish()
+        if self._loop_waits is not None:
+            self._loop_waits.tell()
+
+    def on_moved(self, outcome: Outcome, /) -> None:
+        """One of the tasks has said how far it is."""
+        with self._state_lock:
+            self._tally_of_it().on_moved(outcome)
+
+    def _tally_of_it(self) -> Tally:
+        if self._tally is None:
+            self._tally = Tally()
+        return self._tally
+
+    def _is_counted(self, outcome: Outcome) -> bool:
+        """Whether it is among those that have ended; under the lock."""
+        return outcome.is_counted if self._ended is None else outcome in self._ended
 
     def _finish(self) -> None:
         if self.done():
             return
-        self._finished = time.time()
-        has_failed = False
+        self._finished = time.time() if self._ended is None else self._last_received()
+        failed = []
         if not self._origin.return_exceptions:
-            for outcome in self._outcomes:
-                if outcome.has_failed:
-                    has_failed = True
-                    break
+            failed = [outcome for outcome in self._outcomes if outcome.has_failed]
         try:
-            if has_failed:
-                self.set_exception(_LAZY)  # so that those who wait for the first exception hear of it
-            else:
+            if not failed:
                 self.set_result(None)
+            elif all(outcome.was_cancelled for outcome in failed):
+                self._set_cancelled()
+            else:
+                self.set_exception(_LAZY)  # so that those who wait for the first exception hear of it
         except InvalidStateError:
             pass  # the last two outcomes came in two threads, and the other one was faster
 
+    def _last_received(self) -> float:
+        return float(max(outcome.received for outcome in self._outcomes))
+
     # ------------------------------------------------------------ the value
 
-    def get(self, timeout: float | None = None, return_exceptions: bool | None = None) -> Any:
+    def get(
+        self,
+        timeout: float | None = None,
+        return_exceptions: bool | None = None,
+        return_when: When | None = None,
+    ) -> Any:
         """Return the value when it is there.
 
         Raises TimeoutError; the task's own error, which also is a `RemoteError`; `CompositeError` for
         several. With `return_exceptions=True` errors are returned in the places of values.
+
+        With `return_when` ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION`` it need not be the whole: of what has
+        ended by then it returns the list of values, or raises the errors.
         """
-        if not self.wait(timeout):
+        if return_when not in (None, ALL_COMPLETED):
+            if not self._wait_for(self._when(return_when), timeout):
+                self._refuse_early(timeout)
+            if not self.done():
+                return self._get_ended(return_exceptions)
+        elif not self.wait(timeout):
             self._refuse_early(timeout)
         if return_exceptions is None:
             return_exceptions = self._origin.return_exceptions
         if return_exceptions:
             found = self._values_and_errors()
             return found[0] if self._origin.is_single else found
-        if self._failure is None and self._origin.is_single:
-            value, error = self._outcomes[0].read()
-            if error is None:
+        if self._origin.is_single and not self._outcomes[0].has_failed:
+            value, unreadable = self._hand_out(self._outcomes[0])
+            if unreadable is None:
                 return value
         error = self._error()
         if error is not None:
@@ -139,6 +209,14 @@ class AsyncResult(Future[Any]):
             finally:
                 del error  # a traceback that holds this frame would hold the error
         return self._value()
+
+    def _get_ended(self, return_exceptions: bool | None) -> list[Any]:
+        ended = [outcome for outcome in list(self._outcomes) if outcome.is_done]
+        origin = self._origin._replace(is_single=False)
+        values: list[Any] = AsyncResult._over(self._session, origin, ended, submitted=self._submitted).get(
+            0, return_exceptions
+        )
+        return values
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the value when it is there; the same as `get`."""
@@ -152,7 +230,7 @@ class AsyncResult(Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error that `get` would raise, or None.
 
-        Raises TimeoutError, or TaskCancelled after `cancel`.
+        Raises TimeoutError, or TaskCancelled if it was cancelled.
         """
         if not self.wait(timeout):
             self._refuse_early(timeout)
@@ -173,23 +251,47 @@ class AsyncResult(Future[Any]):
             )
         return dict(zip(map(int, engines), [value] if self._origin.is_single else value, strict=True))
 
+    @property
+    def result_dict(self) -> dict[int, Any]:
+        """The values by engine id, waited for; the same as `get_dict`."""
+        return self.get_dict()
+
+    def partial(self) -> Partial:
+        """Return the values that are there now, and what is missing or failed, without waiting or raising.
+
+        >>> ar.partial()                                                # doctest: +SKIP
+        <Partial: 3 of 4 values, 1 missing, 0 failed>
+        """
+        values: list[Any] = []
+        missing: list[int] = []
+        failed: dict[int, Exception] = {}
+        for position, outcome in enumerate(list(self._outcomes)):
+            if not outcome.is_done:
+                values.append(None)
+                missing.append(position)
+                continue
+            value, error = self._hand_out(outcome)
+            values.append(value)
+            if error is not None:
+                failed[position] = error
+        return Partial(values, missing, failed)
+
     def _value(self) -> Any:
-        if self._origin.is_single:
-            return self._outcomes[0].read()[0]
-        return [outcome.read()[0] for outcome in self._outcomes]
+        values = [self._hand_out(outcome)[0] for outcome in self._outcomes]
+        return values[0] if self._origin.is_single else values
 
     def _values_and_errors(self) -> list[Any]:
-        found = []
-        for outcome in self._outcomes:
-            value, error = outcome.read()
-            found.append(value if error is None else error)
-        return found
+        if self._origin.source is None:
+            return [outcome.settled() for outcome in self._outcomes]
+        return [value if error is None else error for value, error in map(self._hand_out, self._outcomes)]
 
     def _error(self) -> BaseException | None:
         if self._failure is None:
-            errors = [error for outcome in self._outcomes if (error := outcome.read()[1]) is not None]
+            errors = [error for outcome in self._outcomes for error in outcome.errors()]
             if errors:
-                self._failure = combine(errors, of=len(self._outcomes), what=f"calls of {self._origin.name}")
+                size = sum(outcome.size for outcome in self._outcomes)
+                what = "calls" if size == len(self._outcomes) else "items"
+                self._failure = combine(errors, of=size, what=f"{what} of {self._origin.name}")
         return self._failure
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
@@ -203,14 +305,61 @@ class AsyncResult(Future[Any]):
 
     # ------------------------------------------------------------ waiting
 
-    def wait(self, timeout: float | None = -1) -> bool:
-        """Wait until all of it has ended; False if that took longer than `timeout`."""
-        return self.done() or self._session.wait_until(self.done, timeout)
+    @overload
+    def wait(self, timeout: float | None = -1, return_when: None = None) -> bool: ...
+
+    @overload
+    def wait(self, timeout: float | None, return_when: When) -> tuple[Parts, Parts]: ...
+
+    @overload
+    def wait(self, timeout: float | None = -1, *, return_when: When) -> tuple[Parts, Parts]: ...
+
+    def wait(self, timeout: float | None = -1, return_when: When | None = None) -> bool | tuple[Parts, Parts]:
+        """Wait until all of it has ended; False if that took longer than `timeout`.
+
+        With `return_when`, a constant of `concurrent.futures`, wait for that instead, and return two sets of
+        results of single tasks: those that have ended, and those that have not.
+        """
+        if return_when is not None:
+            self._wait_for(self._when(return_when), timeout)
+            return self._sorted_parts()
+        self._wait_for_whole()
+        is_over = self.done() or self._session.wait_until(self.done, timeout)
+        if self._live is not None:
+            self._live.on_tick()  # whoever sees it in his notebook is to see the end
+        return is_over
+
+    def _wait_for_whole(self) -> None:
+        """Somebody is about to wait for all of it."""
+
+    def _when(self, return_when: When | None) -> Callable[[], bool]:
+        if return_when == ALL_COMPLETED:
+            self._wait_for_whole()
+            return self.done
+        if return_when == FIRST_COMPLETED:
+            return lambda: self.done() or any(outcome.is_done for outcome in self._outcomes)
+        if return_when == FIRST_EXCEPTION:
+            return lambda: self.done() or any(outcome.has_failed for outcome in self._outcomes)
+        raise ValueError(
+            f"return_when is {ALL_COMPLETED}, {FIRST_COMPLETED} or {FIRST_EXCEPTION}, not {return_when!r}"
+        )
+
+    def _sorted_parts(self) -> tuple[Parts, Parts]:
+        done: Parts = set()
+        pending: Parts = set()
+        for part in self.split():
+            outcome = part._outcomes[0]
+            if outcome.is_done:
+                part.on_outcome(outcome)  # it has ended, but who delivers that may not have told the part yet
+                done.add(part)
+            else:
+                pending.add(part)
+        return done, pending
 
     def done(self) -> bool:
         """Whether all of it has ended."""
         # Without the future's lock: a single attribute, and every waiting thread asks for it all the time.
-        return self._state in _ENDED
+        return self._state in ENDED
 
     def ready(self) -> bool:
         """Whether all of it has ended."""
@@ -223,32 +372,31 @@ class AsyncResult(Future[Any]):
         return self._error() is None
 
     def wait_interactive(
-        self, interval: float = 0.1, timeout: float | None = -1, widget: bool | None = None
+        self,
+        interval: float = 0.1,
+        timeout: float | None = -1,
+        widget: bool | None = None,
+        return_when: When = "ALL_COMPLETED",
     ) -> bool:
-        """Wait with a progress bar; False if that took longer than `timeout`. `interval` is in seconds."""
-        from enginery.client.results.bars import ProgressBar
+        """Wait with a progress bar; False if that took longer than `timeout`. `interval` is in seconds.
 
+        `widget` says whether the bar is a notebook's; by default it is where there is one.
+        """
+        is_over = self._when(return_when)
         deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
-        bar = ProgressBar(self._length_hint(), name=self._origin.name, unit=self._unit)
-        try:
-            while not self.done():
+        with ProgressBar(self.standing, widget=widget) as bar:
+            while not is_over():
                 left = interval if deadline is None else min(interval, deadline - time.monotonic())
                 if left <= 0:
                     return False
-                self._wait_for(self.done, left)
-                bar.move_to(self.progress, self._failed_count())
-            bar.move_to(self.progress, self._failed_count())
+                self._wait_for(is_over, left)
+                bar.move()
             return True
-        finally:
-            bar.close()
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # 15 ms, and only who awaits needs it
 
         return asyncio.wrap_future(self).__await__()
-
-    def _wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        return predicate() or self._session.wait_until(predicate, timeout)
 
     def _refuse_early(self, timeout: float | None) -> NoReturn:
         done = f" ({self.progress} of {len(self._outcomes)} done)" if len(self._outcomes) > 1 else ""
@@ -264,33 +412,109 @@ class AsyncResult(Future[Any]):
         """
         if self.done():
             raise RuntimeError(f"{self!r} has ended; there is nothing to abort")
-        self._session.abort(self._unfinished())
+        self._session.withdraw([task for _, task in self._unfinished()])
 
     def cancel(self) -> bool:
-        """Take out of the queues what has not started; it then fails with `TaskCancelled`.
+        """End it: what waits never runs, what runs is interrupted. Returns False if all has ended.
 
-        Returns False if all has ended.
+        A task that runs gets a KeyboardInterrupt, wherever it is: asleep, waiting or computing. Its `finally`
+        blocks and context managers run, and the engine's namespace stays. How it ends is the engine's word:
+        it may still come to its end in time, or catch the interrupt and return. Else the result fails with
+        `TaskCancelled`, and `cancelled()` is true. An engine that has not ended it within the `cancel_grace`
+        of client or cluster is replaced by another one under the same id, and its namespace is lost; one that
+        no host has started is waited for.
         """
+        return self._withdraw(Wish(True, self._session.cancel_grace_s))
+
+    def cancel_waiting(self) -> bool:
+        """The same, but what runs goes on."""
+        return self._withdraw(ABORT)
+
+    def _withdraw(self, wish: Wish) -> bool:
         if self.done():
             return False
-        self.is_cancelling = True
-        self._session.abort(self._unfinished())
+        unfinished = self._unfinished()
+        for outcome, _ in unfinished:
+            outcome.is_cancelling = True
+        self._session.withdraw([task for _, task in unfinished], wish)
         return True
 
-    def cancelled(self) -> bool:
-        """Whether `cancel` came in time for all of the call."""
-        return (
-            self.is_cancelling
-            and self.done()
-            and all(isinstance(outcome.read()[1], TaskCancelled) for outcome in self._outcomes)
-        )
+    def set_priority(self, priority: int) -> None:
+        """Change the priority of what has not started; tasks that run go on.
 
-    def _unfinished(self) -> list[TaskId]:
+        Raises TypeError or ValueError for what can be none.
+
+        >>> ar.set_priority(10)                                         # doctest: +SKIP
+        """
+        number = read_priority(priority)
+        tasks = [task for _, task in self._unfinished()]
+        if tasks:
+            self._session.set_priority(tasks, number)
+
+    def explain(self) -> Explanation:
+        """Say why tasks of this call have not ended, and where the time of those that have went.
+
+        It prints as text, and `to_dict` gives plain values. Never raises and never waits for the tasks; a
+        controller that does not answer within seconds is said to be silent.
+
+        >>> print(rc[0].apply_async(sum, [1, 2]).explain())             # doctest: +SKIP
+        1 of 1 task has not ended:
+          sent: engine 0 has it and is busy with task 3fa9c01b-16 (train), for 12.3 s; ...
+        """
+        return explain_outcomes(self._session, self._outcomes)
+
+    def _unfinished(self) -> list[tuple[Outcome, TaskId]]:
         return [
-            outcome.task
+            (outcome, outcome.task)
             for outcome in list(self._outcomes)
             if not outcome.is_done and outcome.task is not None
         ]
+
+    # ------------------------------------------------------------ parts
+
+    def split(self) -> tuple[AsyncResult, ...]:
+        """Return a result for each of its tasks; the same ones every time.
+
+        >>> done, pending = concurrent.futures.wait(ar.split(), 5)      # doctest: +SKIP
+        """
+        if len(self._outcomes) == 1 and not self._is_map:
+            return (self,)
+        origin = self._origin._replace(is_single=True)
+        with self._state_lock:
+            parts = self._parts = {} if self._parts is None else self._parts
+        outcomes = list(self._outcomes)
+        for outcome in outcomes:
+            if outcome not in parts:
+                part = AsyncResult._over(self._session, origin, [outcome], submitted=self._submitted)
+                parts[outcome] = parts.get(outcome, part)
+        return tuple(parts[outcome] for outcome in outcomes)
+
+    @staticmethod
+    def join(*async_results: AsyncResult) -> AsyncResult:
+        """Return one result over the tasks of several: a list of their values. It undoes `split`.
+
+        Raises ValueError for none, for results of different clients, and for a map whose tasks have not all
+        been sent yet.
+        """
+        if not async_results:
+            raise ValueError("join needs at least one result")
+        for result in async_results:
+            if not isinstance(result, AsyncResult):
+                raise TypeError(f"join needs AsyncResults, not {result!r}")
+            if result._session is not async_results[0]._session:
+                raise ValueError("results of different clients cannot be joined; wait for each of them")
+            if not result._is_all_sent():
+                raise ValueError(f"{result!r} has not been sent as a whole yet; wait for it first")
+        if len(async_results) == 1:
+            return async_results[0]
+        return AsyncResult._over(
+            async_results[0]._session,
+            async_results[0]._origin._replace(is_single=False),
+            chain.from_iterable(result._outcomes for result in async_results),
+            submitted=min(result._submitted for result in async_results),
+        )
+
+    _is_map = False
 
     # ------------------------------------------------------------ as a sequence
 
@@ -302,10 +526,32 @@ class AsyncResult(Future[Any]):
             raise TypeError("a call to one engine has one value, nothing to iterate over; use get()")
         return self._each()
 
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._origin.is_single:
+            raise TypeError("a call to one engine has one value, nothing to iterate over; await it")
+        return self._each_later()
+
+    async def _each_later(self) -> AsyncIterator[Any]:
+        for outcome in self._outcomes:
+            await self._until(partial(_is_done, outcome))
+            value, error = self._hand_out(outcome)
+            if error is None:
+                yield value
+            elif self._origin.return_exceptions:
+                yield error
+            else:
+                raise error
+
+    async def _until(self, predicate: Callable[[], bool]) -> None:
+        """Wait in the running event loop for something that outcomes bring about."""
+        if self._loop_waits is None:
+            self._loop_waits = LoopWaits()
+        await self._loop_waits.until(predicate)
+
     def _each(self) -> Iterator[Any]:
         for outcome in self._outcomes:
             self._wait_for(partial(_is_done, outcome))
-            value, error = outcome.read()
+            value, error = self._hand_out(outcome)
             if error is None:
                 yield value
             elif self._origin.return_exceptions:
@@ -314,111 +560,17 @@ class AsyncResult(Future[Any]):
                 raise error
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Return metadata for a key, an item of a value that is a list for an index or slice."""
+        """Return metadata for a key, an item of a value that is a list for an index or slice.
+
+        Raises TimeoutError for an item while it runs, KeyError for a key that is not one of metadata.
+        """
         if isinstance(key, str):
             if key not in METADATA_KEYS:
                 raise KeyError(key)
             return self._column(key)
+        if not isinstance(key, slice) and not hasattr(key, "__index__"):
+            raise TypeError(f"a result is indexed with a position, a slice or a metadata key, not {key!r}")
         return self.get(0)[key]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in METADATA_KEYS:
-            return self._column(name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    # ------------------------------------------------------------ what is known of it
-
-    @property
-    def msg_ids(self) -> list[str]:
-        """The ids of its tasks, as text, in the order of targets."""
-        return [format_task_id(task) for task in self.task_ids]
-
-    @property
-    def task_ids(self) -> list[TaskId]:
-        """The ids of its tasks, as numbers."""
-        return [outcome.task for outcome in list(self._outcomes) if outcome.task is not None]
-
-    @property
-    def metadata(self) -> Any:
-        """What is known of its tasks: a `Metadata`, or a list of them; also before they have ended."""
-        found = [self._describe(number) for number in range(len(self._outcomes))]
-        return found[0] if self._origin.is_single else found
-
-    @property
-    def stdout(self) -> Any:
-        """What its tasks have written so far: one text, or a list."""
-        return self._column("stdout")
-
-    @property
-    def stderr(self) -> Any:
-        """What its tasks have written to the error stream so far: one text, or a list."""
-        return self._column("stderr")
-
-    @property
-    def progress(self) -> int:
-        """How many of its tasks have ended."""
-        return sum(outcome.is_done for outcome in self._outcomes)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since it was sent, until it ended."""
-        return (self._finished or time.time()) - self._submitted
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from sending to the arrival of the last result; raises TimeoutError before."""
-        self._need_end("wall_time")
-        return self._finished - self._submitted
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that its tasks took on the engines, added up; raises TimeoutError before the end."""
-        self._need_end("serial_time")
-        return sum((outcome.duration_s for outcome in self._outcomes), 0.0)
-
-    def __repr__(self) -> str:
-        state = "finished" if self.done() else f"{self.progress} of {len(self._outcomes)} done"
-        if self.done() and any(outcome.has_failed for outcome in self._outcomes):
-            state = "failed"
-        return f"<{type(self).__name__}: {self._origin.name or 'call'}: {state}>"
-
-    _unit = "tasks"
-
-    def _length_hint(self) -> int | None:
-        return len(self._outcomes)
-
-    def _failed_count(self) -> int:
-        return sum(outcome.has_failed for outcome in self._outcomes)
-
-    def _need_end(self, what: str) -> None:
-        if not self.done():
-            raise TimeoutError(f"{what} is known when all has ended; call wait() first")
-
-    def _column(self, key: str) -> Any:
-        if key in ("stdout", "stderr"):
-            found: list[Any] = [outcome.text(key) for outcome in self._outcomes]
-        else:
-            found = [self._describe(number)[key] for number in range(len(self._outcomes))]
-        return found[0] if self._origin.is_single else found
-
-    def _describe(self, number: int) -> Metadata:
-        outcome = self._outcomes[number]
-        metadata = self._metadata.get(number)
-        if metadata is None:
-            metadata = self._metadata[number] = describe_task(
-                outcome.task,
-                submitted=self._submitted,
-                label=self._origin.label,
-                source=self._origin.source,
-                engine=int(self._engines[number]) if number < len(self._engines) else None,
-            )
-        metadata.update(stdout=outcome.text("stdout"), stderr=outcome.text("stderr"))
-        if metadata["received"] is None and outcome.is_done and outcome.task is not None:
-            error = outcome.read()[1]
-            describe_end(metadata, outcome.result, received=outcome.received, error=error)
-            info = self._session.engines().get(outcome.result.engine)
-            metadata["engine_uuid"] = None if info is None else info.key
-        return metadata
 
 
 def _is_done(outcome: Outcome) -> bool:

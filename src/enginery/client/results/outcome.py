@@ -6,32 +6,48 @@ all for values that nobody looks at.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from traceback import format_exception
 from typing import Any, Protocol
 
 import msgspec
 
+from enginery.client.results.said import Entry, Said, last_texts
 from enginery.client.results.verdicts import verdict_of
-from enginery.ids import TaskId, format_task_id
+from enginery.core.watching import Saying
+from enginery.errors import RemoteError, TaskCancelled
+from enginery.ids import EngineId, TaskId, format_task_id
+from enginery.objects.arrays import writeable_arrivals
 from enginery.objects.failures import unpack_failure
 from enginery.objects.packing import unpack
 from enginery.protocol.codec import Buffer
-from enginery.protocol.messages import Status, TaskResult
+from enginery.protocol.messages import Progress, Report, Status, TaskResult
 
+LAST_TEXT = 8_000
+"""Characters of what a task wrote that are in the error about the death of its engine."""
 _UNREAD: Any = object()
 _NO_TASK = TaskId(0)
+_FROM_ENGINE = frozenset({Status.OK, Status.ERROR, Status.UNMET, Status.CANCELLED, Status.OVER_LIMIT})
+_followers_lock = threading.Lock()  # one for all: following is rare, and a lock in each outcome is not free
 _LARGE_BYTES = 1 << 10  # payloads from here on are let go once they were read
 
 
 class OutcomeOwner(Protocol):
-    """The result that an outcome is a part of."""
-
-    def on_outcome(self, outcome: Any, /) -> None: ...
+    """A result that an outcome is a part of."""
 
     @property
-    def is_cancelling(self) -> bool: ...
+    def is_writeable(self) -> bool:
+        """Whether arrays among its values may be changed."""
+        ...
+
+    def on_outcome(self, outcome: Any, /) -> None:
+        """The outcome is there. It may be said again."""
+
+    def on_moved(self, outcome: Any, /) -> None:
+        """The task has said how far it is, see `Outcome.moved`."""
 
 
 class Outcome:
@@ -41,30 +57,51 @@ class Outcome:
         "__weakref__",
         "_buffers",
         "_error",
+        "_followers",
+        "_is_writeable",
         "_lock",
         "_owner",
-        "_texts",
+        "_said",
         "_value",
+        "is_cancelling",
         "is_counted",
+        "moved",
         "received",
         "result",
+        "target",
         "task",
+        "watch",
     )
 
-    def __init__(self, owner: OutcomeOwner) -> None:
+    size: int = 1
+    """How many items of the call it stands for."""
+    place: int = 0
+    """Of the first of them, among those of its call."""
+
+    def __init__(self, owner: OutcomeOwner, target: EngineId | None = None) -> None:
         # Let go when the task has ended: a result is then freed with its last reference, not by the
         # collector.
         self._owner: OutcomeOwner | None = owner
+        self._followers: tuple[OutcomeOwner, ...] = ()
+        self.target = target
+        """The engine that was asked for, if one was."""
         self.result: TaskResult | None = None
-        self.task: TaskId | None = None  # set by who submits
+        self.task: TaskId | None = None  # set by who submits, or by the result if that is faster
         self.received = 0.0
+        self.is_cancelling = False
+        """Its user wants it back if it has not started, and calls that a cancel."""
         self.is_counted = False
         """Kept by the owner: it has heard of the end. An interrupted delivery is made again."""
+        self.watch: Callable[[Outcome], None] | None = None
+        """Told when the task has said something, and when it has ended."""
+        self.moved: Progress | None = None
+        """How far the task is, if it has said so."""
         self._buffers: Sequence[Buffer] = ()
+        self._is_writeable = False
         self._value = _UNREAD
         self._error: Exception | None = None
         self._lock = threading.Lock()
-        self._texts: list[tuple[str, str]] | None = None
+        self._said: Said | None = None
 
     # ------------------------------------------------------------ from the session
 
@@ -75,21 +112,72 @@ class Outcome:
         if self.result is None:
             self.received = time.time()
             self._buffers = buffers
-            if owner.is_cancelling and result.status is Status.ABORTED:
+            self._is_writeable = owner.is_writeable
+            if self.task is None and result.task != _NO_TASK:
+                self.task = result.task
+            if self.is_cancelling and result.status is Status.ABORTED:
                 self._error, self._value = verdict_of(result, cancelled=True), None
+            if self._said is not None:
+                self._said.note_last(result)
             self.result = result
         self._tell(owner)
 
     def _tell(self, owner: OutcomeOwner) -> None:
+        # The owner last: who waits for it then finds that all others have heard.
+        for follower in self._followers:
+            follower.on_outcome(self)
+            self._forget(follower)
         owner.on_outcome(self)
+        if self.watch is not None:
+            self.watch(self)
         self._owner = None  # not before: Ctrl-C in between makes the session deliver again
 
-    def on_output(self, stream: str, text: str, /) -> None:
-        if self._texts is None:
-            self._texts = []
-        self._texts.append((stream, text))
+    def on_said(self, saying: Saying, /) -> None:
+        if isinstance(saying, Progress):
+            if self.moved is None or saying.attempt >= self.moved.attempt:
+                self.moved = saying
+            return
+        if self._said is None:
+            said = Said()
+            if self.result is not None:
+                said.note_last(self.result)
+            self._said = said
+        self._said.note(saying)
+
+    def on_heard(self) -> None:
+        if self.watch is not None:
+            self.watch(self)
+        elif self._said is not None:
+            self._said.entries(sys.maxsize)  # sorts in what was noted, which bounds it
+        if self.moved is not None and self.result is None:
+            for owner in (self._owner, *self._followers):
+                if owner is not None:
+                    owner.on_moved(self)
 
     # ------------------------------------------------------------ for the result
+
+    def tell_also(self, owner: OutcomeOwner) -> None:
+        """Have another result hear of the end too: when it comes, or now if it is there."""
+        with _followers_lock:
+            self._followers = (*self._followers, owner)
+        # Looked at after the entry: who delivers the result looks at the entries after it has set the result.
+        if self.result is not None:
+            self._forget(owner)
+            owner.on_outcome(self)
+
+    def _forget(self, follower: OutcomeOwner) -> None:
+        with _followers_lock:
+            self._followers = tuple(one for one in self._followers if one is not follower)
+
+    @property
+    def owner(self) -> OutcomeOwner | None:
+        """The result that it is a part of; None when it has ended."""
+        return self._owner
+
+    @property
+    def known_size(self) -> int | None:
+        """The same, or None as long as nobody has said."""
+        return self.size
 
     @property
     def is_done(self) -> bool:
@@ -101,8 +189,42 @@ class Outcome:
         return self.result is not None and self.result.status != Status.OK
 
     @property
+    def error_line(self) -> str:
+        """What went wrong, in a line; empty if nothing did. Nothing of the user's is unpickled for it."""
+        result = self.result
+        if result is None or not self.has_failed:
+            return ""
+        if result.status in _FROM_ENGINE and result.detail:
+            return result.detail
+        error = self._error or verdict_of(msgspec.structs.replace(result, stderr=""))
+        return f"{type(error).__name__}: {error}"
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the task, or some of its items, were cancelled, and nothing else went wrong.
+
+        It does not look into the value.
+        """
+        if self.result is None:
+            return False
+        return self.result.status is Status.CANCELLED or isinstance(self._error, TaskCancelled)
+
+    def troubles(self) -> tuple[int, int]:
+        """How many of its items have failed, and how many were cancelled."""
+        if not self.has_failed:
+            return 0, 0
+        return (0, 1) if self.was_cancelled else (1, 0)
+
+    @property
+    def report(self) -> Report | None:
+        """What the task has last reported of itself."""
+        if self.result is not None:
+            return self.result.report
+        return None if self.moved is None else self.moved.report
+
+    @property
     def has_died(self) -> bool:
-        """Whether the task ended without an engine's word: nothing was measured."""
+        """Whether the task ended without having run to its end: nothing was measured."""
         return self.result is not None and self.result.status not in (Status.OK, Status.ERROR)
 
     @property
@@ -118,28 +240,103 @@ class Outcome:
             if self._value is _UNREAD:
                 assert self.result is not None
                 # The value last: who sees it without the lock sees the rest as well.
-                value, self._error = self._decode(self.result, self._buffers)
+                value, self._error = self._decode_as_wanted(self.result)
                 self._value = value
                 self._buffers = ()
                 if len(self.result.payload) > _LARGE_BYTES:
                     self.result = msgspec.structs.replace(self.result, payload=b"")
         return self._value, self._error
 
-    def text(self, stream: str) -> str:
-        """What the task has written to ``stdout`` or ``stderr`` so far."""
-        early = "".join(text for name, text in self._texts or () if name == stream)
-        return early if self.result is None else early + str(getattr(self.result, stream))
+    def errors(self) -> list[Exception]:
+        """What went wrong: an error for each item that failed. The task must have ended."""
+        error = self.read()[1]
+        return [] if error is None else [error]
+
+    def settled(self) -> Any:
+        """The value, with exceptions in the places of what failed. The task must have ended."""
+        value, error = self.read()
+        return value if error is None else error
+
+    # ------------------------------------------------------------ beside the value
+
+    def text(self, stream: str = "") -> str:
+        """What the task has written to ``stdout`` or ``stderr`` so far, or to both."""
+        if self._said is not None:
+            return self._said.text(stream)
+        return "".join(entry.text for entry in last_texts(self.result) if stream in ("", entry.stream))
+
+    def entries(self, start: int = 0) -> tuple[list[Entry], int]:
+        """What it has written and displayed from an entry on, and the number of the next one."""
+        if self._said is not None:
+            return self._said.entries(start)
+        texts = last_texts(self.result)
+        return [*texts[start:]], max(start, len(texts))
+
+    @property
+    def has_all_output(self) -> bool:
+        """Whether the task has ended and everything that it has said is here."""
+        result = self.result
+        if result is None or not result.outputs:
+            return result is not None
+        return self._said is not None and self._said.last >= (result.attempt, result.outputs)
+
+    @property
+    def heard_at(self) -> float:
+        """When something of this task, its end above all, came last."""
+        return max(self.received, 0.0 if self._said is None else self._said.heard_at)
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """What the task displays, each as a dictionary of `data`, `metadata` and `transient`."""
+        return [] if self._said is None else self._said.displays()
+
+    def data(self) -> dict[str, Any]:
+        """What the task has published so far, the latest value of each name.
+
+        In the place of a value that cannot be unpickled here is the exception.
+        """
+        if self._said is None:
+            return {}
+        return {name: _read_data(payload) for name, payload in self._said.values().items()}
+
+    # ------------------------------------------------------------ inside
+
+    def _decode_as_wanted(self, result: TaskResult) -> tuple[Any, Exception | None]:
+        if not self._is_writeable:
+            return self._decode(result, self._buffers)
+        with writeable_arrivals():
+            return self._decode(result, self._buffers)
 
     def _decode(self, result: TaskResult, buffers: Sequence[Buffer]) -> tuple[Any, Exception | None]:
         if result.status is Status.OK:
             try:
                 return unpack(result.payload, buffers), None
+            except StopIteration as error:  # a future that holds it would never wake who awaits it
+                return None, RemoteError("StopIteration", str(error), "".join(format_exception(error)))
             except Exception as error:  # noqa: BLE001 - whatever the user's classes raise is this task's error
                 error.add_note(f"The result of task {format_task_id(result.task)} cannot be unpickled here.")
                 return None, error
-        if result.status is Status.ERROR:
+        if result.status in _FROM_ENGINE and result.payload:
             return None, unpack_failure(result.payload, buffers)
-        return None, verdict_of(result)
+        return None, self._verdict(result)
+
+    def _verdict(self, result: TaskResult) -> RemoteError:
+        """The error of a task whose engine may have had no time for words of its own."""
+        return verdict_of(result, last_output=_end_of(self.text()))
+
+
+def _end_of(text: str) -> str:
+    """The last lines of a text, `LAST_TEXT` characters at most."""
+    if len(text) <= LAST_TEXT:
+        return text
+    end = text[-LAST_TEXT:]
+    return end[end.find("\n") + 1 :]
+
+
+def _read_data(payload: bytes) -> Any:
+    try:
+        return unpack(payload)
+    except Exception as error:  # noqa: BLE001 - whatever the user's classes raise belongs to this value
+        return error
 
 
 class MapOutcome(Outcome):
@@ -150,12 +347,28 @@ class MapOutcome(Outcome):
 
     __slots__ = ("failures", "size", "start")
 
-    def __init__(self, owner: OutcomeOwner, start: int, size: int) -> None:
-        super().__init__(owner)
+    def __init__(self, owner: OutcomeOwner, start: int, size: int, target: EngineId | None = None) -> None:
+        super().__init__(owner, target)
         self.start = start
         self.size = size
         self.failures: dict[int, Exception] = {}
         """Errors by row of the chunk; complete once it was read."""
+
+    @property
+    def place(self) -> int:  # type: ignore[override]
+        return self.start
+
+    def troubles(self) -> tuple[int, int]:
+        result = self.result
+        if result is None or not self.has_failed:
+            return 0, 0
+        if result.failed or result.cancelled:
+            return result.failed, result.cancelled
+        if not result.items and result.payload and self.size > 1:  # the history does not say
+            cancelled = sum(isinstance(error, TaskCancelled) for error in self.errors())
+            return len(self.failures) - cancelled, cancelled
+        failed, cancelled = super().troubles()  # all of them alike
+        return failed * self.size, cancelled * self.size
 
     @property
     def is_local(self) -> bool:
@@ -176,7 +389,11 @@ class MapOutcome(Outcome):
             self.failures = dict.fromkeys(range(self.size), error)
         return values, error
 
-    def items(self) -> list[Any]:
+    def errors(self) -> list[Exception]:
+        self.read()
+        return [error for _, error in sorted(self.failures.items(), key=lambda pair: pair[0])]
+
+    def settled(self) -> list[Any]:
         """One entry per item: its value, or the exception in its place."""
         values, _ = self.read()
         if not self.failures:
@@ -187,8 +404,10 @@ class MapOutcome(Outcome):
         return found
 
     def _decode(self, result: TaskResult, buffers: Sequence[Buffer]) -> tuple[Any, Exception | None]:
-        if result.status not in (Status.OK, Status.ERROR):
-            return None, verdict_of(result)
+        if result.status not in _FROM_ENGINE or not result.payload:
+            return None, self._verdict(result)
+        if result.status is Status.UNMET:
+            return None, unpack_failure(result.payload, buffers)
         try:
             values, failures = unpack(result.payload, buffers)
             if type(values) is not list:  # a failure: the engine could not begin with the first row
@@ -196,5 +415,7 @@ class MapOutcome(Outcome):
         except Exception as error:  # noqa: BLE001 - whatever the user's classes raise is this task's error
             error.add_note(f"The results of task {format_task_id(result.task)} cannot be unpickled here.")
             return None, error
-        self.failures = {row: unpack_failure(inline, parts) for row, inline, *parts in failures}
+        for place, inline, *parts in failures:
+            rows = range(*place) if isinstance(place, tuple) else (place,)
+            self.failures.update(dict.fromkeys(rows, unpack_failure(inline, parts)))
         return values, None

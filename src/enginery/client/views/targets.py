@@ -52,12 +52,12 @@ def as_list(targets: Targets) -> int | list[int] | str:
 
 
 def describe(targets: Targets | None) -> str:
-    """Normalised targets in a view's repr.
+    """Normalised targets in a view's repr, as the seed prints them.
 
     >>> describe((EngineId(0), EngineId(1))), describe(EngineId(3)), describe("all")
-    ('[0, 1]', '3', 'all')
+    ('[0,1]', '3', 'all')
     """
-    return _list_text(targets) if isinstance(targets, tuple) else str(targets)
+    return _list_text(targets).replace(", ", ",") if isinstance(targets, tuple) else str(targets)
 
 
 def _resolve(number: int, ids: Sequence[EngineId]) -> EngineId:

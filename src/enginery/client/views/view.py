@@ -1,122 +1,57 @@
-"""What all views share: flags, calls, waiting for them.
-
-A view holds no connection and no tasks; it is a way of saying to its client where and how calls run. Views
-are made by the client, which keeps one object per class, targets and flags.
-"""
+"""What all views share: calls, maps, decorators; waiting, asking and ordering about them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-from enginery.client.calls import CallMaker, Flags, PreparedCall
+from enginery.client.calls import CallMaker
+from enginery.client.contract import TaskSession
+from enginery.client.flags import Flags, flag_names
 from enginery.client.map_driver import MapFlags
+from enginery.client.parts import cut, sliceable
 from enginery.client.results import AsyncMapResult, AsyncResult
-from enginery.client.results.async_result import Origin
-from enginery.client.views.targets import Targets, as_list, describe
-from enginery.ids import EngineId, TaskId, format_task_id
+from enginery.client.results.description import Origin
+from enginery.client.results.joined_result import JoinedResult
+from enginery.client.shield import Shield
+from enginery.client.views.base import BaseView
+from enginery.ids import EngineId
+from enginery.objects.functions import function_name
+from enginery.objects.prepickled import PrePickled
+from enginery.objects.reference import Reference
+from enginery.objects.starred import Starred
 
 if TYPE_CHECKING:
-    from enginery.client.client import Client
-
-HISTORY_LIMIT = 100_000
-_ORIGINS_KEPT = 512
-_FLAGS = ("label", "priority", "retries")
-_Result = TypeVar("_Result", bound=AsyncResult)
+    from enginery.client.executor import ViewExecutor
+    from enginery.client.functional import ParallelFunction, RemoteFunction
+    from enginery.client.imap import LazyMapIterator
 
 
-class View:
+INTERRUPT_S = 2.0
+"""How long Ctrl-C waits for the end of the tasks that it ends."""
+_NO_FLAGS: Mapping[str, Any] = {}
+
+
+class View(BaseView):
     """Run functions on engines. Use `client[...]` or `client.load_balanced_view()` to get one.
 
-    `block` says whether calls wait for their values, `track` whether sends are tracked; `label`, `priority`
-    and `retries` go with each task.
+    Its flags go with each of its calls. They are keywords of the methods that make views, of `set_flags`,
+    `temp_flags`, maps and the like, and attributes.
     """
 
-    block: bool = False
-    track: bool = False
-    _default_targets: ClassVar[Any] = "all"
-
-    def __init__(
-        self, client: Client, targets: Targets | None, *, block: bool, track: bool = False, flags: Flags
-    ) -> None:
-        self._client = client
-        self._targets = targets
-        self.block = block
-        self.track = track
-        self._flags = flags
-        self._maker: CallMaker | None = None
-        self._origins: dict[tuple[str, bool], Origin] = {}
-        self._history: deque[tuple[TaskId, int]] = deque(maxlen=HISTORY_LIMIT)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {describe(self._targets)}>"
-
-    def __len__(self) -> int:
-        return len(self._engine_ids())
-
-    # ------------------------------------------------------------ attributes
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A flag that is misspelt would silently do nothing.
-        if not name.startswith("_") and not hasattr(type(self), name):
-            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r} that could be set")
-        object.__setattr__(self, name, value)
+    @property
+    def results(self) -> Any:
+        """The values of the client's tasks by task id."""
+        return self._client.results
 
     @property
-    def client(self) -> Client:
-        """The client that the view belongs to."""
-        return self._client
+    def executor(self) -> ViewExecutor:
+        """A new `concurrent.futures` executor over this view."""
+        from enginery.client.executor import ViewExecutor
 
-    @property
-    def targets(self) -> Any:
-        """The engines: an id, a list, ``"all"``, or None for all of a balanced view. Not to be set."""
-        return None if self._targets is None else as_list(self._targets)
-
-    @targets.setter
-    def targets(self, value: Any) -> None:
-        if self._normalise(value) != self._targets:
-            self._refuse_change("targets", value)
-
-    @property
-    def label(self) -> str:
-        """A word that goes with each task, in its metadata and in the history."""
-        return self._flags.label
-
-    @label.setter
-    def label(self, value: str | None) -> None:
-        self._set_flag(label=value or "")
-
-    @property
-    def priority(self) -> int:
-        """Tasks of higher priority start before waiting ones of lower; 0 by default."""
-        return self._flags.priority
-
-    @priority.setter
-    def priority(self, value: int) -> None:
-        self._set_flag(priority=check_whole("priority", value))
-
-    @property
-    def retries(self) -> int:
-        """How often a task is run again after it failed or its engine died."""
-        return self._flags.retries
-
-    @retries.setter
-    def retries(self, value: int) -> None:
-        self._set_flag(retries=check_whole("retries", value))
-
-    @property
-    def history(self) -> list[str]:
-        """The ids of the tasks sent through this view, oldest first; the last 100,000 calls."""
-        return [
-            format_task_id(TaskId(first + n)) for first, count in list(self._history) for n in range(count)
-        ]
-
-    @property
-    def outstanding(self) -> set[str]:
-        """The ids of those that have not ended."""
-        return self._client.outstanding.intersection(self.history)
+        return ViewExecutor(self)
 
     # ------------------------------------------------------------ calls
 
@@ -125,7 +60,7 @@ class View:
 
         Every keyword reaches `f`. Raises TypeError or PicklingError naming an argument that cannot be sent.
         """
-        return self._finish(self._call(f, args, kwargs), None)
+        return self._finish(lambda: self._call(f, args, kwargs), None)
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` and return an `AsyncResult` at once.
@@ -136,18 +71,59 @@ class View:
 
     def apply_sync(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` and return its value, one for each target if there are several."""
-        return self._finish(self._call(f, args, kwargs), True)
+        return self._finish(lambda: self._call(f, args, kwargs), True)
+
+    def apply_with(
+        self,
+        f: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        block: bool | None = None,
+        **flags: Any,
+    ) -> Any:
+        """`apply` with flags for this one call, which is why the arguments come in containers."""
+        own = self._flags_for(flags)
+        return self._finish(lambda: self._call(f, tuple(args), dict(kwargs or {}), own), block, flags)
+
+    def apply_parts(
+        self,
+        f: Callable[..., Any],
+        sequences: Sequence[Any],
+        *,
+        dist: str = "b",
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        block: bool | None = None,
+        **flags: Any,
+    ) -> Any:
+        """Call `f` once for each part of sequences of equal length; what the calls return is joined.
+
+        This is what functions made with `parallel` do.
+        """
+        check_callable(f)
+        places = self._places(len(sequences[0]), chunksize)
+        maker = self._calls(self._flags_for(flags))
+        columns = [cut(sequence, len(places), dist) for sequence in sequences]
+        calls = [maker.call(f, parts, {}) for parts in zip(*columns, strict=True)]
+        origin = self._new_origin(maker.flags, function_name(f), return_exceptions=return_exceptions)
+        engines = [engine for place in places for engine in place]
+        result = JoinedResult(
+            self._client.session, origin, parts=len(places), dist=dist, ordered=ordered, engines=engines
+        )
+        return self._finish(lambda: self._send_each(calls, places, result), block, flags)
 
     def map(
         self, f: Callable[..., Any], *sequences: Iterable[Any], block: bool | None = None, **flags: Any
     ) -> Any:
         """Call `f` for the items of the sequences; a list if `block` is set, else an `AsyncMapResult`.
 
-        Flags: `return_exceptions`, `progress`, `label`; for balanced views also `chunksize`, `ordered`,
-        `buffersize`. The map ends with the shortest sequence.
+        Keywords: `return_exceptions`, `progress` and the view's flags; for balanced views also `chunksize`,
+        `ordered`, `buffersize`. The map ends with the shortest sequence.
         """
         flags.pop("bound", None)
-        return self._finish(self._map(f, sequences, **flags), block)
+        return self._finish(lambda: self._map(f, sequences, flags), block, flags)
 
     def map_async(self, f: Callable[..., Any], *sequences: Iterable[Any], **flags: Any) -> AsyncMapResult:
         """Begin a `map` and return at once. Iterate over the result to have items as they come.
@@ -155,113 +131,220 @@ class View:
         >>> for item in view.map_async(abs, [-1, -2]): print(item)      # doctest: +SKIP
         """
         self._refuse_block("map_async", flags)
-        return self._map(f, sequences, **flags)
+        return self._map(f, sequences, flags)
 
     def map_sync(self, f: Callable[..., Any], *sequences: Iterable[Any], **flags: Any) -> list[Any]:
         """`map`, and wait for the list of values."""
         self._refuse_block("map_sync", flags)
-        values: list[Any] = self._finish(self._map(f, sequences, **flags), True)
+        values: list[Any] = self._finish(lambda: self._map(f, sequences, flags), True, flags)
         return values
+
+    def starmap(
+        self,
+        f: Callable[..., Any],
+        rows: Iterable[Iterable[Any]],
+        *,
+        block: bool | None = None,
+        **flags: Any,
+    ) -> Any:
+        """Call ``f(*row)`` for each row; keywords and value are those of `map`.
+
+        >>> view.starmap(pow, [(2, 5), (3, 2)]).get()                   # doctest: +SKIP
+        [32, 9]
+        """
+        check_callable(f)
+        return self.map(Starred(f), rows, block=block, **flags)
+
+    def imap(
+        self,
+        f: Callable[..., Any],
+        *sequences: Iterable[Any],
+        ordered: bool = True,
+        max_outstanding: int | str = "auto",
+        return_exceptions: bool = False,
+    ) -> LazyMapIterator:
+        """Iterate over ``f(*items)``, sending calls as results are taken; the sequences may be endless.
+
+        At most `max_outstanding` calls are under way, ``"auto"`` being the number of engines and 0 as many as
+        there are. The iterator's `cancel` ends it.
+        """
+        from enginery.client.imap import imap
+
+        check_callable(f)
+        return imap(
+            self,
+            f,
+            *sequences,
+            ordered=ordered,
+            max_outstanding=max_outstanding,
+            return_exceptions=return_exceptions,
+        )
+
+    def reduce(self, f: Callable[[Any, Any], Any], sequence: Iterable[Any], *initial: Any) -> Any:
+        """Reduce a sequence to one value on the engines, as `functools.reduce` does, and wait for it.
+
+        Neighbours are combined in parallel, so `f` must be associative; the order is kept, so it need not be
+        commutative. Raises TypeError for an empty sequence without an initial value.
+
+        >>> view.reduce(operator.add, range(101), 0)                    # doctest: +SKIP
+        5050
+        """
+        check_callable(f)
+        if len(initial) > 1:
+            raise TypeError(f"reduce takes a function, a sequence and one initial value, not {len(initial)}")
+        items = sliceable(sequence)
+        if not len(items):
+            if not initial:
+                raise TypeError("reduce of an empty sequence needs an initial value")
+            return initial[0]
+        parts = [part for part in cut(items, self._parts_of_reduction()) if len(part)]
+        if initial:
+            parts[0] = [initial[0], *parts[0]]
+        fold = functools.partial(functools.reduce, f)
+        values = self.map_sync(fold, parts, on_interrupt="cancel")
+        return values[0] if len(values) == 1 else self.map_sync(fold, [values], on_interrupt="cancel")[0]
+
+    def remote(
+        self, block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], RemoteFunction]:
+        """Decorate a function so that calling it is `apply` on this view.
+
+        >>> @view.remote(block=True)                                    # doctest: +SKIP
+        ... def getpid(): return os.getpid()
+        """
+        from enginery.client.functional import remote
+
+        return remote(self, block, **flags)
+
+    def parallel(
+        self, dist: str = "b", block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], ParallelFunction]:
+        """Decorate a function so that calling it cuts its arguments into parts, one call for each."""
+        from enginery.client.functional import parallel
+
+        return parallel(self, dist, block, **flags)
 
     # ------------------------------------------------------------ about calls
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for tasks, by default all of this view; False if that took longer than `timeout` seconds."""
-        return self._client.wait(self.history if jobs is None else jobs, timeout)
+        """Wait for tasks, by default all of this view; False if that took longer than `timeout` seconds.
 
-    def abort(self, jobs: Any = None) -> None:
-        """Take tasks out of the queues that have not started, by default all of this view."""
-        self._client.abort(sorted(self.outstanding) if jobs is None else jobs)
+        `jobs` is an AsyncResult, any Future, a task id, an index into `history`, or a collection of these.
+        """
+        return self._client.wait(self.history if jobs is None else self._by_id(jobs), timeout)
+
+    def spin(self) -> None:
+        """Do nothing: what comes in is taken in without it."""
+
+    def abort(self, jobs: Any = None, targets: Any = None, block: bool | None = None) -> Any:
+        """Take tasks out of the queues that have not started, by default all of this view.
+
+        `jobs` as for `wait`; with `targets`, only the tasks on these engines.
+        """
+        jobs = self._client.with_maps(sorted(self.outstanding)) if jobs is None else self._by_id(jobs)
+        return self._client.abort(jobs, targets=targets, block=block)
+
+    def get_result(
+        self, indices_or_msg_ids: Any = None, block: bool | None = None, owner: bool = False
+    ) -> Any:
+        """Return the results of tasks named by ids or by indices into `history`; by default the last one."""
+        jobs = self._by_id(-1 if indices_or_msg_ids is None else indices_or_msg_ids)
+        return self._client.get_result(jobs, block=self.block if block is None else block, owner=owner)
+
+    def queue_status(self, targets: Any = None, verbose: bool = False) -> dict[Any, Any]:
+        """Return how much is queued and done on each engine, by default those of the view."""
+        found: dict[Any, Any] = self._client.queue_status(self._or_own(targets), verbose)
+        return found
+
+    def purge_results(self, jobs: Any = (), targets: Any = ()) -> None:
+        """Forget results, here and at the controller: those of tasks, or of all tasks of engines."""
+        self._client.purge_results(jobs=self._by_id(jobs) if jobs else jobs, targets=targets)
+
+    def shutdown(
+        self, targets: Any = None, restart: bool = False, hub: bool = False, block: bool | None = None
+    ) -> Any:
+        """End engines, by default those of the view; with `hub=True` the whole cluster."""
+        return self._client.shutdown(self._or_own(targets), restart=restart, hub=hub, block=block)
 
     # ------------------------------------------------------------ for the classes below
 
-    def _normalise(self, targets: Any) -> Any:
-        raise NotImplementedError
-
-    def _engine_ids(self) -> tuple[EngineId, ...]:
-        """The engines, looked up now; may be none."""
-        raise NotImplementedError
-
-    def _call(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
+    def _call(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        flags: Flags | None = None,
+    ) -> AsyncResult:
         raise NotImplementedError
 
     def _map(
-        self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], **flags: Any
+        self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], flags: dict[str, Any]
     ) -> AsyncMapResult:
         raise NotImplementedError
 
-    def _calls(self) -> CallMaker:
-        if self._maker is None:
-            self._maker = self._make_maker(self._flags)
-        return self._maker
+    def _parts_of_reduction(self) -> int:
+        raise NotImplementedError
 
-    def _make_maker(self, flags: Flags) -> CallMaker:
-        return CallMaker(self._client.session.functions, flags)
+    def _places(self, items: int, chunksize: int | None) -> list[tuple[EngineId, ...]]:
+        """Where the parts of a sequence of so many items go: as many as there are parts."""
+        raise NotImplementedError
 
-    def _origin(self, name: str, *, is_single: bool) -> Origin:
-        origin = self._origins.get((name, is_single))
-        if origin is None:
-            if len(self._origins) >= _ORIGINS_KEPT:
-                self._origins.clear()
-            origin = Origin(name, is_single, self._flags.label, history=self._remember)
-            self._origins[name, is_single] = origin
-        return origin
+    def _finish(
+        self,
+        begin: Callable[[], AsyncResult],
+        block: bool | None,
+        flags: Mapping[str, Any] = _NO_FLAGS,
+    ) -> Any:
+        """Make a call with these flags; returns its value, or its result unless it blocks.
 
-    def _send(self, call: PreparedCall, engines: tuple[EngineId, ...], origin: Origin) -> AsyncResult:
-        session = self._client.session
-        result = AsyncResult(session, origin, engines=engines, tasks=len(engines) or 1)
-        result.on_submitted(session.submit(call.options, call.payload, call.blobs, result.promises, engines))
-        return result
-
-    def _finish(self, result: AsyncResult, block: bool | None) -> Any:
-        if not (self.block if block is None else block):
-            return result
-        self._wait_or_cancel(result)
-        return result.get()
-
-    def _wait_or_cancel(self, result: AsyncResult) -> None:
-        """Wait to the end; Ctrl-C takes the call back."""
-        try:
-            result.wait()
-        except KeyboardInterrupt:
-            result.cancel()
-            raise
+        Ctrl-C ends the call's own tasks, or keeps them and has the result returned.
+        """
+        if not (self._flags.block if block is None else block):
+            return begin()
+        keeps = (flags.get("on_interrupt") or self._flags.on_interrupt) == "keep"
+        result = call_or_cancel(self._client.session, begin, AsyncResult.wait, keeps=keeps)
+        return result if keeps and not result.done() else result.get()
 
     def _map_parts(
-        self, f: Callable[..., Any], flags: dict[str, Any], *, allowed: frozenset[str]
+        self, f: Callable[..., Any], keywords: dict[str, Any], *, allowed: frozenset[str]
     ) -> tuple[CallMaker, Origin, MapFlags]:
         """Sort the keywords of a map into what its three users need."""
         check_callable(f)
-        unknown = set(flags) - allowed
+        flags = {
+            name: keywords[name] for name in flag_names(is_balanced=self._is_balanced) if name in keywords
+        }
+        unknown = set(keywords).difference(flags, allowed)
         if unknown:
             raise TypeError(
-                f"{type(self).__name__}.map has no keyword {min(unknown)!r}; it has {sorted(allowed)}"
+                f"{type(self).__name__}.map has no keyword {min(unknown)!r}; it has {sorted(allowed)} and "
+                "the view's flags"
             )
-        label = flags.get("label")
-        maker = self._calls() if label is None else self._make_maker(replace(self._flags, label=label))
-        origin = Origin(
-            getattr(f, "__name__", type(f).__name__),
-            False,
-            maker.flags.label,
-            bool(flags.get("return_exceptions", False)),
-            history=self._remember,
-        )
-        known = {name: flags[name] for name in MapFlags._fields if flags.get(name) is not None}
+        maker = self._calls(self._flags_for(flags))
+        return_exceptions = bool(keywords.get("return_exceptions", False))
+        origin = self._new_origin(maker.flags, function_name(f), return_exceptions=return_exceptions)
+        known = {name: keywords[name] for name in MapFlags._fields if keywords.get(name) is not None}
         return maker, origin, MapFlags(**known)
 
-    def _remember(self, first: TaskId, count: int) -> None:
-        self._history.append((first, count))
-        self._client.remember(first, count)
+    def _by_id(self, jobs: Any) -> Any:
+        """What names tasks, with ids in the places of indices into the view's history."""
+        if isinstance(jobs, int) and not isinstance(jobs, bool):
+            history = self.history
+            try:
+                return history[jobs]
+            except IndexError:
+                raise IndexError(
+                    f"there is no task {jobs} in the history of {self!r}, which has {len(history)} tasks"
+                ) from None
+        if isinstance(jobs, slice):
+            return self.history[jobs]
+        if isinstance(jobs, (list, tuple, set, frozenset)):
+            return [self._by_id(job) for job in jobs]
+        return jobs
 
-    def _set_flag(self, **flag: Any) -> None:
-        self._flags = replace(self._flags, **flag)
-        self._maker = None
-        self._origins.clear()
-
-    def _refuse_change(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(
-            f"{name} of {self!r} cannot be changed to {value!r}; ask the client for another view"
-        )
+    def _or_own(self, targets: Any) -> Any:
+        if targets is not None:
+            return targets
+        return "all" if self._targets is None else self.targets
 
     @staticmethod
     def _refuse_block(method: str, flags: dict[str, Any]) -> None:
@@ -270,15 +353,36 @@ class View:
         flags.pop("bound", None)
 
 
+def call_or_cancel(
+    session: TaskSession,
+    begin: Callable[[], AsyncResult],
+    wait: Callable[[AsyncResult], object],
+    *,
+    keeps: bool,
+) -> AsyncResult:
+    """Make a call and wait for it; returns its result, which is not done if Ctrl-C came and it `keeps`.
+
+    Else the call's tasks are ended, also if it was interrupted while it still submitted them, and
+    KeyboardInterrupt is raised when they have ended; a second Ctrl-C does not wait for that, and nobody does
+    for longer than `INTERRUPT_S`.
+    """
+    mark, result = session.mark(), None
+    try:
+        with Shield() if keeps else nullcontext():  # what is to be kept has to be there first
+            result = begin()
+        wait(result)
+    except KeyboardInterrupt:
+        if result is not None and keeps:
+            return result
+        own = set(session.cancel_since(mark))
+        if result is not None:
+            result.cancel()
+            result.wait(INTERRUPT_S)
+        session.wait_until(lambda: session.outstanding().isdisjoint(own), INTERRUPT_S)
+        raise
+    return result
+
+
 def check_callable(f: Any) -> None:
-    if not callable(f):
+    if not callable(f) and not isinstance(f, (Reference, PrePickled)):
         raise TypeError(f"a function is needed, not {f!r} ({type(f).__name__})")
-
-
-def check_whole(name: str, value: Any) -> int:
-    """Return the number; raises TypeError if it is none, ValueError for negative ones but as a priority."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if name != "priority" and value < 0:
-        raise ValueError(f"{name} must not be negative, and is {value}")
-    return value

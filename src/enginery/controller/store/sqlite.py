@@ -16,20 +16,30 @@ import contextlib
 import heapq
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from enginery.controller.store.buffers import BufferFiles, KeptBuffers
+from enginery.controller.store.conditions import Condition
+from enginery.controller.store.memory import MemoryStore
 from enginery.controller.store.reading import TableReader
-from enginery.controller.store.store import EngineRow, HistoryError, StoreStatistics, TaskRow
+from enginery.controller.store.rows import EngineRow, Place, TaskRow
+from enginery.controller.store.store import FILE_LIMITS, Limits, StoreStatistics
 from enginery.controller.store.tables import SCHEMA_VERSION, Tables, create_tables
 from enginery.controller.store.writer import Batch, HistoryWriter
-from enginery.ids import TaskId
+from enginery.core.left_over import Undelivered
+from enginery.errors import HistoryError
+from enginery.ids import BlobId, ClientId, EngineId, TaskId
 from enginery.protocol import history as h
+from enginery.protocol.codec import Buffer
 from enginery.protocol.history import HistoryFact, MalformedHistory
+from enginery.protocol.messages import Ranges
+from enginery.transport import clock
 
 Durability = Literal["fast", "strict"]
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 _JOURNAL_SIZE_LIMIT_BYTES = 32 << 20
 """To which the write-ahead log is cut once it has been emptied."""
@@ -47,6 +57,7 @@ class SqliteStore:
         tables: Tables,
         reader: TableReader,
         writer: HistoryWriter,
+        files: BufferFiles,
         *,
         queue_limit_bytes: int,
     ) -> None:
@@ -54,9 +65,11 @@ class SqliteStore:
         self._tables = tables
         self._reader = reader
         self._writer = writer
+        self._files = files
         self._queue_limit_bytes = queue_limit_bytes
         # Counted here by the appending thread alone, and by the writer alone: the difference needs no lock.
         self._appended_bytes = 0
+        self._refused: tuple[Sequence[HistoryFact], bytes] | None = None  # which will be offered again
         self._closed = False
 
     @classmethod
@@ -65,45 +78,65 @@ class SqliteStore:
         path: Path,
         *,
         durability: Durability = "fast",
-        record_limit: int = 1_000_000,
-        payload_limit_bytes: int = 256 << 20,
+        record_limit: int = FILE_LIMITS.records,
+        payload_limit_bytes: int = FILE_LIMITS.payload_bytes,
+        payload_age_s: float | None = None,
+        record_age_s: float | None = None,
         queue_limit_bytes: int = 64 << 20,
+        resumes: bool = True,
         on_failure: Callable[[Exception], None] | None = None,
+        now: Callable[[], float] = clock.now,
     ) -> SqliteStore:
         """Open or make the file (mode 0600) and start the writer.
 
-        What a former life committed and did not copy to the tables is copied before this returns.
+        What a former life committed and did not copy to the tables is copied before this returns. Unless it
+        `resumes` that life, what was unfinished counts as given up.
         `on_failure` is called at most once, from the writer, with a `HistoryError`.
         Raises `HistoryError` if the file cannot be used.
         """
         connection = _connect(path, durability)
         try:
-            tables = Tables(connection, record_limit=record_limit, payload_limit_bytes=payload_limit_bytes)
+            limits = Limits(record_limit, payload_limit_bytes, payload_age_s, record_age_s)
+            files = BufferFiles(path.with_name(f"{path.stem}-results"), is_synced=durability == "strict")
+            tables = Tables(connection, limits=limits, files=files, now=now)
             while tables.fill() != (0, 0):
                 pass
+            if not resumes:
+                tables.begin_anew()
+            tables.open_files()
             reader = TableReader(path, busy_timeout_s=_BUSY_TIMEOUT_S)
         except (sqlite3.Error, MalformedHistory) as error:
             connection.close()
             raise _unusable(path, error) from error
-        writer = HistoryWriter(path, connection, tables, reader, on_failure)
+        writer = HistoryWriter(path, connection, tables, reader, files, on_failure)
         writer.start()
-        return cls(path, tables, reader, writer, queue_limit_bytes=queue_limit_bytes)
+        return cls(path, tables, reader, writer, files, queue_limit_bytes=queue_limit_bytes)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "in memory only" if self._writer.failure else "open"
         return f"<SqliteStore {self.path} {state}>"
 
-    def append(self, facts: Sequence[HistoryFact], *, on_committed: Callable[[], None] | None = None) -> bool:
+    def append(
+        self,
+        facts: Sequence[HistoryFact],
+        *,
+        buffers: KeptBuffers = (),
+        on_committed: Callable[[], None] | None = None,
+    ) -> bool:
         """Take over one batch of facts; see `HistoryStore.append`."""
         if self._closed:
             return False
-        encoded = h.encode_facts(facts)
+        refused = self._refused
+        encoded = refused[1] if refused is not None and refused[0] is facts else h.encode_facts(facts)
+        batch = Batch(encoded, len(facts), on_committed, buffers)
         queued_bytes = self._appended_bytes - self._writer.taken_bytes
         # An empty queue takes any batch: one above the limit would never get in otherwise.
-        if queued_bytes and queued_bytes + len(encoded) > self._queue_limit_bytes:
+        if queued_bytes and queued_bytes + batch.size_bytes > self._queue_limit_bytes:
+            self._refused = facts, encoded
             return False
-        self._appended_bytes += len(encoded)
-        self._writer.put(Batch(encoded, len(facts), on_committed))
+        self._refused = None
+        self._appended_bytes += batch.size_bytes
+        self._writer.put(batch)
         return True
 
     def flush(self, timeout_s: float) -> bool:
@@ -135,6 +168,10 @@ class SqliteStore:
         )
 
     # ------------------------------------------------------------ queries
+
+    def buffer(self, blob: BlobId) -> Buffer | None:
+        """A large buffer of a result, if it is kept."""
+        return self._files.read(blob)
 
     def _catch_up(self) -> None:
         if self._closed:
@@ -179,6 +216,47 @@ class SqliteStore:
         rows.update((row.task, row) for row in memory.tasks(limit=limit))
         return heapq.nlargest(limit, rows.values(), key=lambda row: (row.submitted, row.task))
 
+    def find(self, tasks: Iterable[TaskId], *, with_payloads: bool = True) -> Iterator[TaskRow]:
+        """What is known of these tasks, in the order of their ids; unknown ones are left out."""
+        wanted = list(tasks)
+        self._catch_up()
+        memory = self._writer.memory
+        on_disk = self._reader.find(wanted, with_payloads=with_payloads)
+        if memory is None:
+            return self._on_disk(on_disk)
+        found = memory.find(wanted, with_payloads=with_payloads), self._only_on_disk(memory, on_disk)
+        return heapq.merge(*found, key=lambda row: row.task)
+
+    def search(self, conditions: Sequence[Condition], *, with_payloads: bool) -> Iterator[TaskRow]:
+        """The tasks for which all conditions hold, the oldest submission first."""
+        self._catch_up()
+        memory = self._writer.memory
+        on_disk = self._reader.search(conditions, with_payloads=with_payloads)
+        if memory is None:
+            return self._on_disk(on_disk)
+        found = memory.search(conditions, with_payloads=with_payloads), self._only_on_disk(memory, on_disk)
+        return heapq.merge(*found, key=lambda row: (row.submitted, row.task))
+
+    def ended_tasks(self, engines: Collection[EngineId] | None = None) -> list[TaskId]:
+        """The tasks that have ended, in the order of their ids: on these engines, or all."""
+        self._catch_up()
+        memory = self._writer.memory
+        if memory is not None:
+            return memory.ended_tasks(engines)  # nothing can be purged from the file
+        with self._reading():
+            return self._reader.ended_tasks(engines)
+
+    def _on_disk(self, rows: Iterator[Item]) -> Iterator[Item]:
+        with self._reading():
+            yield from rows
+
+    def _only_on_disk(self, memory: MemoryStore, rows: Iterator[TaskRow]) -> Iterator[TaskRow]:
+        """What the file still says, after a failure that has been reported, of tasks not in memory."""
+        try:
+            yield from (row for row in rows if not memory.remembers(row.task))
+        except (sqlite3.Error, MalformedHistory):
+            return
+
     def count(self) -> int:
         """How many tasks are remembered."""
         self._catch_up()
@@ -190,21 +268,41 @@ class SqliteStore:
 
     def engines(self) -> list[EngineRow]:
         """Every life of an engine."""
-        self._catch_up()
-        memory = self._writer.memory
-        if memory is not None:
-            return memory.engines()
-        with self._reading():
-            return self._reader.engines()
+        return self._ask(MemoryStore.engines, TableReader.engines)
 
     def clients(self) -> list[h.ClientSeen]:
-        """Every client, as it was seen last."""
+        """Every client that has not left, as it was seen last."""
+        return self._ask(MemoryStore.clients, TableReader.clients)
+
+    def blob_places(self) -> list[h.BlobPlaced]:
+        """Where blobs are that are needed."""
+        return self._ask(MemoryStore.blob_places, TableReader.blob_places)
+
+    def gone_clients(self) -> list[ClientId]:
+        """Those that have left."""
+        return self._ask(MemoryStore.gone_clients, TableReader.gone_clients)
+
+    def numbers(self, client: ClientId) -> Ranges:
+        """The numbers of this client's tasks that are remembered."""
+        return self._ask(lambda memory: memory.numbers(client), lambda reader: reader.numbers(client))
+
+    def undelivered(self, client: ClientId) -> list[Undelivered]:
+        """Its results that are not known to have arrived."""
+        return self._ask(lambda memory: memory.undelivered(client), lambda reader: reader.undelivered(client))
+
+    def places(self) -> list[Place]:
+        """Where unfinished tasks are."""
+        return self._ask(MemoryStore.places, TableReader.places)
+
+    def _ask(
+        self, in_memory: Callable[[MemoryStore], Answer], on_disk: Callable[[TableReader], Answer]
+    ) -> Answer:
         self._catch_up()
         memory = self._writer.memory
         if memory is not None:
-            return memory.clients()
+            return in_memory(memory)
         with self._reading():
-            return self._reader.clients()
+            return on_disk(self._reader)
 
     def unfinished(self) -> Iterator[h.TaskAccepted]:
         """The tasks that have not ended, in the order of their ids."""
@@ -212,23 +310,13 @@ class SqliteStore:
         memory = self._writer.memory
         if memory is not None:
             return memory.unfinished()
-        return self._unfinished_on_disk()
-
-    def _unfinished_on_disk(self) -> Iterator[h.TaskAccepted]:
-        with self._reading():
-            for row in self._reader.unfinished():
-                if row.call is not None:
-                    yield row.call
+        return self._on_disk(row.call for row in self._reader.unfinished() if row.call is not None)
 
     def blobs(self) -> Iterator[h.BlobKept]:
         """The blobs that are kept."""
         self._catch_up()
         memory = self._writer.memory
-        return self._blobs_on_disk() if memory is None else memory.blobs()
-
-    def _blobs_on_disk(self) -> Iterator[h.BlobKept]:
-        with self._reading():
-            yield from self._reader.blobs()
+        return self._on_disk(self._reader.blobs()) if memory is None else memory.blobs()
 
 
 def _connect(path: Path, durability: Durability) -> sqlite3.Connection:

@@ -6,83 +6,75 @@ remembered.
 
 Rules, the same for all stores:
 
+* *Payloads* are the call, the result, the text, the displays and the published values of a task; they go
+  together. So do the large buffers of its result, where the store was given those: they lie in files of their
+  own (`buffers`).
+* What is *owed* (`TaskEnded.is_owed`) is kept whatever the bounds say, and counts when it is released.
 * Only ended tasks are ever forgotten, the oldest first: their payloads when `payload_limit_bytes` is passed
-  (those that their client has acknowledged before the others), their rows when `record_limit` is.
-* Facts about a task that was never accepted, or has been forgotten, are ignored; its first end counts.
-* Text of a task is kept up to `TEXT_LIMIT_BYTES` per stream, the last of it.
+  (those that their client has acknowledged before the others), their rows when `record_limit` is. Where
+  `payload_age_s` and `record_age_s` are given, so are payloads and rows of tasks that ended longer ago.
+* Facts about a task that was never accepted, or has been forgotten, are ignored; its first end counts. Those
+  that are purged are forgotten at once, if they have ended.
+* Text of a task is kept up to `TEXT_LIMIT_BYTES` per stream, the last of it; likewise its displays, up to
+  `DISPLAYS_LIMIT_BYTES`. Of the values that it publishes one that would bring all of them above
+  `VALUES_LIMIT_BYTES` is not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from enginery.errors import EngineryError
-from enginery.ids import BlobId, ClientId, EngineId, EngineKey, TaskId, task_client, task_number
-from enginery.protocol.history import BlobKept, ClientSeen, HistoryFact, TaskAccepted
-from enginery.protocol.messages import Kind, Status
+from enginery.controller.store.buffers import KeptBuffers
+from enginery.controller.store.conditions import Condition
+from enginery.controller.store.rows import EngineRow, Place, TaskRow
+from enginery.core.left_over import Undelivered
+from enginery.ids import BlobId, ClientId, EngineId, TaskId
+from enginery.protocol.codec import Buffer
+from enginery.protocol.history import (
+    BlobKept,
+    BlobPlaced,
+    ClientSeen,
+    HistoryFact,
+    KeptDisplay,
+    Published,
+    TaskAccepted,
+    TaskData,
+    TaskDisplay,
+    TaskEnded,
+)
+from enginery.protocol.messages import Ranges
 
 TEXT_LIMIT_BYTES = 1 << 20
 """Of each of stdout and stderr of one task."""
+DISPLAYS_LIMIT_BYTES = 8 << 20
+"""Of all displays of one task."""
+VALUES_LIMIT_BYTES = 1 << 20
+"""Of all values that one task publishes, names included."""
+ENDED_WITH_CLUSTER = "its cluster has ended, and was started anew"
+NOT_TAKEN_OVER = "its cluster has ended before it, and was started anew without taking it over"
 SEEN_LIMIT = 10_000
 """Engines that have left, and clients, that are remembered."""
 
 
-class HistoryError(EngineryError, OSError):
-    """Say that the history cannot be read or written, and what to do about it."""
+class Limits(NamedTuple):
+    """What a store keeps at most; see the rules above. An age of None is no limit."""
 
-    def __init__(self, path: str, problem: str, advice: str) -> None:
-        super().__init__(path, problem, advice)
-        self.path = path
-        self.problem = problem
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"the history {self.path} {self.problem}; {self.advice}"
-
-
-class TaskRow(msgspec.Struct, kw_only=True):
-    """What is known of one task. Times are seconds since the epoch, 0 = never."""
-
-    task: TaskId
-    kind: Kind
-    name: str
-    label: str
-    status: Status | None = None  # None = has not ended
-    engine: EngineId  # where it ran; before its end the engine it is addressed to
-    submitted: float
-    started: float = 0.0
-    completed: float = 0.0
-    delivered: bool = False  # its client has acknowledged the result
-    payload_bytes: int = 0  # kept in `call`, `payload` and the text of an ended task; these go together
-    stdout: str = ""
-    stderr: str = ""
-    detail: str = ""
-    blobs: tuple[BlobId, ...] = ()  # of the result
-    call: TaskAccepted | None = None  # None = dropped, or not asked for
-    payload: bytes | None = None  # None = has not ended, dropped, or not asked for
+    records: int
+    payload_bytes: int
+    payload_age_s: float | None = None
+    record_age_s: float | None = None
 
     @property
-    def client(self) -> ClientId:
-        return task_client(self.task)
-
-    @property
-    def number(self) -> int:
-        return task_number(self.task)
+    def has_ages(self) -> bool:
+        return self.payload_age_s is not None or self.record_age_s is not None
 
 
-class EngineRow(msgspec.Struct, kw_only=True):
-    """One life of an engine. Times are seconds since the epoch, 0 = never."""
-
-    key: EngineKey
-    engine: EngineId
-    host: str = ""
-    pid: int = 0
-    joined: float = 0.0
-    left: float = 0.0
-    cause: str = ""
+MEMORY_LIMITS = Limits(100_000, 64 << 20)
+FILE_LIMITS = Limits(1_000_000, 256 << 20)
 
 
 class StoreStatistics(msgspec.Struct, kw_only=True):
@@ -104,15 +96,22 @@ class HistoryStore(Protocol):
     but not from inside an `on_committed`.
     """
 
-    def append(self, facts: Sequence[HistoryFact], *, on_committed: Callable[[], None] | None = None) -> bool:
-        """Take over one batch of facts; never blocks and never raises for want of disk.
+    def append(
+        self,
+        facts: Sequence[HistoryFact],
+        *,
+        buffers: KeptBuffers = (),
+        on_committed: Callable[[], None] | None = None,
+    ) -> bool:
+        """Take over one batch of facts, and the buffers that they speak of; never raises for want of disk.
 
         `on_committed` is called once, from any thread, when the batch is as safe as this store makes it.
-        Batches are committed in the order in which they came.
+        Batches are committed in the order in which they came. A buffer that cannot be written is missing when
+        it is asked for.
 
         False: the queue is full (or the store closed). Nothing of the batch was taken and its `on_committed`
-        will not be called. Keep the facts, accept no new tasks, and offer them again when an earlier
-        `on_committed` has been called.
+        will not be called. Keep the facts, accept no new tasks, and offer them again, as they are and first,
+        when an earlier `on_committed` has been called.
         """
 
     def flush(self, timeout_s: float) -> bool:
@@ -126,11 +125,29 @@ class HistoryStore(Protocol):
 
     # Queries run on the caller's thread and see all that is committed when they are asked.
 
+    def buffer(self, blob: BlobId) -> Buffer | None:
+        """A buffer that is kept; None if it is not. It stays whole as long as somebody holds it."""
+
     def task(self, task_id: TaskId) -> TaskRow | None:
         """Everything known of a task; None if it was never accepted or has been forgotten."""
 
     def tasks(self, *, limit: int = 1000) -> list[TaskRow]:
         """The tasks submitted last, the newest first, without `call` and `payload`."""
+
+    def find(self, tasks: Iterable[TaskId], *, with_payloads: bool = True) -> Iterator[TaskRow]:
+        """What is known of these tasks, in the order of their ids; unknown ones are left out.
+
+        Read piece by piece while it is consumed.
+        """
+
+    def search(self, conditions: Sequence[Condition], *, with_payloads: bool) -> Iterator[TaskRow]:
+        """The tasks for which all conditions hold, the oldest submission first.
+
+        Read piece by piece while it is consumed.
+        """
+
+    def ended_tasks(self, engines: Collection[EngineId] | None = None) -> list[TaskId]:
+        """The tasks that have ended, in the order of their ids: on these engines, or all."""
 
     def count(self) -> int:
         """How many tasks are remembered."""
@@ -139,10 +156,51 @@ class HistoryStore(Protocol):
         """Every life of an engine, in the order of joining."""
 
     def clients(self) -> list[ClientSeen]:
-        """Every client, as it was seen last, in the order of that."""
+        """Every client that has not left, as it was seen last, in the order of that."""
+
+    def gone_clients(self) -> list[ClientId]:
+        """Those that have left, in the order of that."""
+
+    def numbers(self, client: ClientId) -> Ranges:
+        """The numbers of this client's tasks that are remembered."""
+
+    def undelivered(self, client: ClientId) -> list[Undelivered]:
+        """Its tasks that have ended without its word that it has their results."""
+
+    def places(self) -> list[Place]:
+        """Where unfinished tasks are; those that never were in an engine are missing."""
 
     def unfinished(self) -> Iterator[TaskAccepted]:
         """The tasks that have not ended, in the order of their ids: what a restored controller runs."""
 
+    def blob_places(self) -> list[BlobPlaced]:
+        """Where further blobs are that unfinished tasks or undelivered results need."""
+
     def blobs(self) -> Iterator[BlobKept]:
         """The blobs that are kept, in the order in which they came."""
+
+
+def publish(published: Published, fact: TaskData | TaskDisplay | TaskEnded) -> None:
+    """Add what a task has published, displayed or reported, as far as there is room for it."""
+    if isinstance(fact, TaskEnded):
+        published.report = published.report or fact.result.report  # the first end counts
+        return
+    if isinstance(fact, TaskDisplay):
+        published.displays.append(KeptDisplay(fact.kind, fact.content, fact.offset, fact.is_last))
+        published.display_bytes += len(fact.content)
+        while published.display_bytes > DISPLAYS_LIMIT_BYTES:
+            published.display_bytes -= len(published.displays.pop(0).content)
+            published.dropped += 1
+        return
+    values, name, payload = published.values, fact.name, fact.payload
+    others = sum(len(other) + len(value) for other, value in values.items() if other != name)
+    if others + len(name) + len(payload) <= VALUES_LIMIT_BYTES:
+        values[name] = payload
+
+
+def valid_time(seconds: float) -> float:
+    """A time in whole microseconds, as users are shown it, so that asking for that time finds it.
+
+    What is not a number, an engine may say that, is no time, and would be NULL in a table.
+    """
+    return 0.0 if math.isnan(seconds) else round(seconds, 6)

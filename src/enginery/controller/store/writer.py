@@ -3,28 +3,30 @@
 It takes all batches that wait, commits them as one entry of the journal, and only then calls their
 `on_committed`. When nothing waits, or the journal grows long, it copies the journal to the tables (`tables`).
 
-A disk that fails never stops the controller: the first error is reported through `on_failure`, and from there
-on the history lives in a `MemoryStore`, within its bounds. Commits go on being reported.
+A disk that fails never stops the controller, and neither does a defect: the first error is reported through
+`on_failure`, and from there on the history lives in a `MemoryStore`, within its bounds. Commits go on being
+reported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from enginery.controller.store.buffers import BufferFiles, KeptBuffers
 from enginery.controller.store.memory import MemoryStore
 from enginery.controller.store.reading import TableReader
-from enginery.controller.store.store import HistoryError
 from enginery.controller.store.tables import Tables
+from enginery.errors import HistoryError
 from enginery.protocol import history as h
-from enginery.protocol.history import MalformedHistory
 
 _ENTRY_LIMIT_BYTES = 1 << 20
 """An entry of the journal is closed when it has passed this."""
@@ -44,6 +46,11 @@ class Batch(msgspec.Struct, gc=False):
     facts: bytes
     count: int
     on_committed: Callable[[], None] | None
+    buffers: KeptBuffers = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.facts) + sum(len(piece) for _, pieces in self.buffers for piece in pieces)
 
 
 class Mark(msgspec.Struct):
@@ -63,8 +70,10 @@ class HistoryWriter:
         connection: sqlite3.Connection,
         tables: Tables,
         reader: TableReader,
+        files: BufferFiles,
         on_failure: Callable[[Exception], None] | None,
     ) -> None:
+        self._files = files
         self._path = path
         self._connection = connection
         self._tables = tables
@@ -138,7 +147,7 @@ class HistoryWriter:
     def _commit_with_followers(self, first: Batch) -> bool:
         """Commit what waits as one entry; true if the last mark was behind it."""
         group = [first]
-        size_bytes = len(first.facts)
+        size_bytes = first.size_bytes
         mark: Mark | None = None
         while size_bytes < _ENTRY_LIMIT_BYTES and mark is None:
             try:
@@ -149,7 +158,7 @@ class HistoryWriter:
                 mark = entry
             else:
                 group.append(entry)
-                size_bytes += len(entry.facts)
+                size_bytes += entry.size_bytes
         self._commit(group)
         self.taken_bytes += size_bytes
         for batch in group:
@@ -157,55 +166,80 @@ class HistoryWriter:
         return mark is not None and self._pass(mark)
 
     def _commit(self, group: list[Batch]) -> None:
+        if buffers := [buffer for batch in group for buffer in batch.buffers]:
+            self._write_buffers(buffers)
         entry = h.join_batches([batch.facts for batch in group])
         self.commits += 1
         if self.memory is None:
-            try:
+            with self._writing():
                 self._tables.add_entry(entry)
-            except sqlite3.Error as error:
-                self._fail(error)
         if self.memory is not None:
-            self.memory.append(h.decode_journal(entry))
+            self._remember(self.memory, entry)
             return
         self.lag_facts += sum(batch.count for batch in group)
         self.lag_bytes += len(entry)
         self._checkpoint(len(entry))
 
+    def _write_buffers(self, buffers: KeptBuffers) -> None:
+        try:
+            self._files.write(buffers)
+        except OSError as error:
+            _log.error("results that nobody takes cannot be kept in %r: %s", self._files, error)
+        except Exception:  # noqa: BLE001 - a defect, reported in full, must not end the history
+            _log.exception("results that nobody takes cannot be kept in %r", self._files)
+
+    def _remember(self, memory: MemoryStore, entry: bytes) -> None:
+        try:
+            memory.append(h.decode_journal(entry))
+        except Exception:  # noqa: BLE001 - as above, and there is nowhere else to go
+            _log.exception("a part of the history is lost, because it could not be kept in memory")
+
     def _pass(self, mark: Mark) -> bool:
-        while mark.fill and self.lag_bytes:
-            self._fill()
+        if mark.fill:
+            while self.lag_bytes:
+                self._fill()
+            self._forget_old()
         mark.done.set()
         return mark.last
 
     def _fill(self) -> None:
         if self.memory is not None:
             return
-        try:
+        with self._writing():
             facts, size_bytes = self._tables.fill()
-        except (sqlite3.Error, MalformedHistory) as error:
-            self._fail(error)
+            self.lag_facts -= facts
+            self.lag_bytes -= size_bytes
+            self._checkpoint(size_bytes)
+
+    def _forget_old(self) -> None:
+        if self.memory is not None:
             return
-        self.lag_facts -= facts
-        self.lag_bytes -= size_bytes
-        self._checkpoint(size_bytes)
+        with self._writing():
+            self._tables.forget_old()
 
     def _checkpoint(self, size_bytes: int) -> None:
         # By hand and not by SQLite's own rule: that one runs inside a commit, before it is reported.
         self._unchecked_bytes += size_bytes + _COMMIT_OVERHEAD_BYTES
         if self._unchecked_bytes > _CHECKPOINT_BYTES:
             self._unchecked_bytes = 0
-            try:
+            with self._writing():
                 self._tables.checkpoint()
-            except sqlite3.Error as error:
-                self._fail(error)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around all that touches the file: whatever goes wrong there ends the file, and not this thread."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - nobody but this thread could report it
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """Go on in memory, with as much of what is unfinished as the file still gives."""
-        memory = MemoryStore()
+        memory = MemoryStore(files=self._files)
         for rescue in (self._rescue_tables, self._rescue_journal):
             try:
                 rescue(memory)
-            except (sqlite3.Error, MalformedHistory) as unreadable:
+            except Exception as unreadable:  # noqa: BLE001 - whatever it is, the rest goes on without
                 _log.warning("the history %s cannot be read any more: %s", self._path, unreadable)
         self.failure = str(error)
         self.memory = memory
@@ -213,7 +247,8 @@ class HistoryWriter:
         advice = "it goes on in memory and ends with the controller; make room and start the controller again"
         failure = HistoryError(str(self._path), f"cannot be written ({error})", advice)
         failure.__cause__ = error
-        _log.error("%s", failure)
+        is_disk = isinstance(error, sqlite3.Error | OSError)
+        _log.error("%s", failure, exc_info=None if is_disk else error)
         if self._on_failure is not None:
             _call(functools.partial(self._on_failure, failure))
 
@@ -222,6 +257,8 @@ class HistoryWriter:
         memory.adopt(rows, self._reader.engines())
         self.records_on_disk_only = self._reader.count() - len(rows)
         memory.append(self._reader.clients())
+        places = self._reader.places()
+        memory.append([h.TasksMoved(place.engine_key, [(place[0], *place[2:])]) for place in places])
         memory.append(list(self._reader.blobs()))
 
     def _rescue_journal(self, memory: MemoryStore) -> None:
