@@ -294,4 +294,4 @@ class DependencyMachine(RuleBasedStateMachine):
 
 
 TestDependencies = DependencyMachine.TestCase
-TestDependencies.settings = settings(max_examples=250, stateful_step_count=50)
+TestDependencies.settings = settings(max_examples=120, stateful_step_count=50)

@@ -50,7 +50,7 @@ def drain(bench: HubBench) -> None:
     bench.hub.check()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(steps, max_size=25))
 def test_no_record_breaks_the_hub(plan: list[tuple[str, Any]]) -> None:
     bench = HubBench()

@@ -60,6 +60,8 @@ def run_engine(spec: EngineSpec) -> int:
             signal.pause()
     if behaviour == "speaks-and-waits":
         speak(spec, b"early\n", number=1, attempt=1)
+    if behaviour == "answers":
+        signal.signal(signal.SIGUSR1, lambda signum, frame: speak(spec, b"yes\n", number=1, attempt=1))
     if behaviour in ("breeds", "speaks-and-breeds"):
         # A grandchild in a session of its own, orphaned at once.
         script = "import os, signal; os.setsid(); os.fork() and os._exit(0); signal.pause()"

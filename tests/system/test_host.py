@@ -404,27 +404,70 @@ def test_a_signal_ends_everything_in_order(
     assert f"it was told to by {signum.name}" in host.log()
 
 
-@pytest.mark.parametrize("victim", ["controller", "supervisor"])
-def test_the_death_of_a_part_ends_everything(
-    start_host: StartHost, controller: FakeController, victim: str, method: str
+def test_the_death_of_the_controller_ends_everything(
+    start_host: StartHost, controller: FakeController, method: str
 ) -> None:
     host = start_host(2, keep_directory=True)
     controller.next(HostHello)
     family = host.family()
-    if method == "fork":
-        (process,) = [process for process in family if victim in " ".join(process.cmdline())]
-    elif victim == "controller":
-        (process,) = [process for process in family if victim in process.cmdline()]
-    else:
-        pytest.skip("the supervisor is a thread")
-    process.kill()
+    the_one(family, "controller", method).kill()
     assert host.wait() == 1
     wait_gone(family)
     assert sorted(path.name for path in host.directory.iterdir()) == ["logs"]
-    cause = (
-        "the controller has ended: killed by SIGKILL" if victim == "controller" else "the supervisor has died"
-    )
-    assert cause in host.log()
+    assert "the controller has ended: killed by SIGKILL" in host.log()
+
+
+def the_one(family: list[psutil.Process], word: str, method: str) -> psutil.Process:
+    """The member of a host's family that says this word in its title."""
+    lines = [" ".join(process.cmdline()) if method == "fork" else process.cmdline() for process in family]
+    (place,) = [place for place, line in enumerate(lines) if word in line]
+    return family[place]
+
+
+def test_a_supervisor_that_was_killed_is_replaced(
+    start_host: StartHost, controller: FakeController, method: str
+) -> None:
+    if method == "spawn":
+        pytest.skip("the supervisor is a thread")
+    host = start_host(2, ENGINERY_TEST_ENGINES="0=answers")
+    first = controller.next(HostHello)
+    the_one(host.family(), "supervisor", method).kill()
+    second = controller.next(HostHello)
+    assert (second.key, second.secret, second.processes) == (first.key, first.secret, first.processes)
+    assert second.pid != first.pid
+    quiet, answering = sorted(second.processes, key=lambda process: -process.wanted)
+
+    controller.say(SignalProcesses([answering.key], signal.SIGUSR1))
+    assert controller.next(ProcessText).text == "yes\n", "its pipes are read"
+    os.kill(quiet.pid, signal.SIGKILL)
+    end = controller.next(EngineExited)
+    assert (end.key, end.cause, end.expected) == (quiet.key, "killed by SIGKILL (signal 9)", False)
+
+    the_one(host.family(), "supervisor", method).kill()
+    assert controller.next(HostHello).processes == [answering]
+    assert controller.next(EngineExited).key == quiet.key, "it says again which have ended"
+    family = host.family()
+    stop(host, controller)
+    wait_gone(family)
+    wait_removed(host.directory)
+
+
+def test_an_engine_that_ends_while_there_is_no_supervisor(
+    start_host: StartHost, controller: FakeController, method: str
+) -> None:
+    if method == "spawn":
+        pytest.skip("the supervisor is a thread")
+    host = start_host(2)
+    (first, other) = controller.next(HostHello).processes
+    supervisor = the_one(host.family(), "supervisor", method)
+    process = psutil.Process(first.pid)
+    supervisor.suspend()  # it takes no word of the end
+    process.kill()
+    wait_gone([process])
+    supervisor.kill()
+    assert controller.next(HostHello).processes == [other]
+    end = controller.next(EngineExited)
+    assert (end.key, end.started) == (first.key, [TaskId(100 + first.wanted), TaskId(200 + first.wanted)])
 
 
 def test_the_death_of_the_owner_ends_everything(

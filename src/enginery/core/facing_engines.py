@@ -317,7 +317,7 @@ def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *,
         cause=replaced or record.cause,
         status=Status.ENGINE_DIED,
         started=load.may_have_begun(record.started) if load is not None and record.proof else None,
-        expected=record.expected or bool(replaced),
+        expected=record.expected or bool(replaced) or record.key in state.stopping,
         now=now,
     )
     if record.key in state.restarts:

@@ -181,8 +181,12 @@ class Registry:
 
     def on_host_hello(self, hello: HostHello) -> bool:
         """False if somebody else has this key."""
-        known = self.hosts.setdefault(hello.key, HostRecord(hello.secret, hello.host, hello.pid))
-        return hmac.compare_digest(known.secret, hello.secret)
+        record = HostRecord(hello.secret, hello.host, hello.pid)
+        known = self.hosts.get(hello.key, record)
+        if not hmac.compare_digest(known.secret, hello.secret):
+            return False
+        self.hosts[hello.key] = record  # its supervisor may be another one by now
+        return True
 
     def on_host_gone(self, key: HostKey) -> None:
         self.hosts.pop(key, None)

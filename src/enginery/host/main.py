@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from enginery.errors import ClusterAlreadyRunning, LaunchError
 from enginery.host.entries import Entries
 from enginery.host.files import clean_up, prepare
 from enginery.host.handing_on import begin_sharing
+from enginery.host.orders import Inheritance
 from enginery.host.parent import Parent
 from enginery.host.processes import adopt_orphans, set_title
 from enginery.host.ready import ReadyLine
@@ -46,21 +48,17 @@ def run_host(spec: HostSpec, entries: Entries) -> int:
         starter = ForkStarter(entries, cluster=spec.cluster, logs=logs)
     else:
         starter = SpawnStarter(entries.program, logs)
-    parent = Parent(spec, starter, name_fd=name_fd)
+    secret = secrets.token_bytes(16)  # of all supervisors that this host will have
 
-    def run_supervisor(end: socket.socket, controller_pid: int) -> int:
+    def run_supervisor(end: socket.socket, inheritance: Inheritance) -> int:
         return Supervisor(
-            spec,
-            host_key=host_key,
-            end=end,
-            engines=engines,
-            controller_pid=controller_pid,
-            shared=shared_path,
+            spec, host_key=host_key, secret=secret, end=end, inheritance=inheritance, shared=shared_path
         ).run()
 
+    parent = Parent(spec, starter, run_supervisor, name_fd=name_fd)
     become: Callable[[], int]
     try:
-        code = parent.run(engines, run_supervisor)
+        code = parent.run(engines)
     except ForkedChild as child:
         become = child.become
         parent.let_go(keep_name=child.keeps_name)

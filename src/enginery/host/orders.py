@@ -17,11 +17,11 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from enginery.ids import EngineKey
+from enginery.ids import EngineId, EngineKey
 from enginery.protocol.specs import EngineSpec
 
 _LENGTH = struct.Struct("=I")
@@ -98,6 +98,24 @@ class EndAll(Order, tag=24):
 ToSupervisor: TypeAlias = (
     EngineStarted | EngineNotStarted | EngineEnded | ControllerBound | ControllerRestarted | EndAll
 )
+
+
+class EndedEngine(NamedTuple):
+    """An engine that has ended before its supervisor was there."""
+
+    key: EngineKey
+    wanted: EngineId
+    pid: int
+    status: int
+
+
+class Inheritance(NamedTuple):
+    """What a supervisor begins with."""
+
+    engines: list[EngineSpec]  # of each an order says that it has started, or has not
+    ended: list[EndedEngine]  # a supervisor before may not have come to report them
+    controller_pid: int  # 0 = none here
+
 
 Incoming = TypeVar("Incoming")
 

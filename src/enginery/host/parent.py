@@ -3,6 +3,9 @@
 One thread, one poll loop, no 0MQ. What it wakes for: a signal (a child has ended, or this process is to),
 an order of the supervisor, the controller's ready line, the end of the owner, a deadline. What follows is
 decided by `core.household.Household`.
+
+It keeps what another supervisor needs should the present one be killed: a copy of the reading ends of each
+engine's pipes (without a reader, what engines write would end them), and which engines have ended.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import select
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -26,10 +30,12 @@ from enginery.host.orders import (
     ControllerBound,
     ControllerRestarted,
     EndAll,
+    EndedEngine,
     EngineEnded,
     EngineNotStarted,
     EngineStarted,
     FromSupervisor,
+    Inheritance,
     Left,
     OrderSocket,
     SignalEngine,
@@ -60,8 +66,11 @@ _DISOWNED = signal.SIGUSR1
 
 log = logging.getLogger("enginery.host")
 
-RunSupervisor = Callable[[socket.socket, int], int]
-"""Gets its end of the pair and the controller's process id (0 = none here); returns an exit code."""
+RunSupervisor = Callable[[socket.socket, Inheritance], int]
+"""Gets its end of the pair; returns an exit code."""
+
+ENDS_KEPT = 256
+"""Of engines, to be reported again by another supervisor."""
 
 
 class Child(NamedTuple):
@@ -69,19 +78,33 @@ class Child(NamedTuple):
     key: EngineKey | None  # of an engine
 
 
+class StartedEngine(NamedTuple):
+    """An engine that runs."""
+
+    spec: EngineSpec
+    pid: int
+    reading: list[int]  # copies of the ends that its supervisor reads
+
+
 class Parent:
     """All processes of one host. `run` returns the exit code."""
 
-    def __init__(self, spec: HostSpec, starter: ProcessStarter, *, name_fd: int) -> None:
+    def __init__(
+        self, spec: HostSpec, starter: ProcessStarter, run_supervisor: RunSupervisor, *, name_fd: int
+    ) -> None:
         self._spec = spec
         self._starter = starter
+        self._run_supervisor = run_supervisor
         self._name_fd = name_fd
-        self._household = Household(restarts_controller=spec.restart_controller)
+        self._household = Household(
+            restarts_controller=spec.restart_controller, replaces_supervisor=starter.forks
+        )
         self._children: dict[int, Child] = {}
-        self._engines: dict[EngineKey, int] = {}  # their process ids
+        self._engines: dict[EngineKey, StartedEngine] = {}
+        self._ended: deque[EndedEngine] = deque(maxlen=ENDS_KEPT)
         self._controller_pid = 0
         self._orders: OrderSocket[FromSupervisor] | None = None
-        self._has_left = Left("it has said nothing")
+        self._has_left: Left | None = None  # what it said of that
         self._waiting: list[EngineSpec] = []  # to be started when the controller is bound
         self._gate: Gate | None = None  # shut until the controller is bound
         self._pipes: OutputPipes | None = None  # of the engine that is being started
@@ -94,11 +117,11 @@ class Parent:
 
     # ------------------------------------------------------------ life
 
-    def run(self, engines: list[EngineSpec], run_supervisor: RunSupervisor) -> int:
+    def run(self, engines: list[EngineSpec]) -> int:
         """Start everything, and return when everything has ended."""
         log.info("host of %s starts with %d engines", self._spec.cluster, len(engines))
         try:
-            self._start(engines, run_supervisor)
+            self._start(engines)
         except LaunchError as error:
             self._ready.say(Ready(error=str(error)))
             self._end(str(error), failed=True)
@@ -149,15 +172,17 @@ class Parent:
         self._ready.close()
         self._signals.close()
         self._owner.close()
+        for engine in self._engines.values():
+            _close_all(engine.reading)
         if self._orders is not None:
             self._orders.close()
 
-    def _start(self, engines: list[EngineSpec], run_supervisor: RunSupervisor) -> None:
+    def _start(self, engines: list[EngineSpec]) -> None:
         if self._spec.controller is not None:
             self._start_controller(self._spec.controller)
-        self._start_supervisor(run_supervisor)
+        self._start_supervisor(engines)
         if self._spec.controller is not None:
-            if not self._starter.can_hold:
+            if not self._starter.forks:
                 self._waiting = engines
                 return
             # Made after those two were started: who has a copy of it holds it shut.
@@ -191,11 +216,25 @@ class Parent:
         self._household.on_controller_started()
         self._tell(ControllerRestarted(pid))
 
-    def _start_supervisor(self, run: RunSupervisor) -> None:
+    def replace_supervisor(self) -> None:
+        """Start another supervisor for the engines that there are."""
+        log.warning("the supervisor has died and is replaced")
+        try:
+            self._start_supervisor([engine.spec for engine in self._engines.values()])
+        except LaunchError as error:
+            self._end(str(error), failed=True)
+            return
+        if self._ready.passed:
+            self._tell(ControllerBound())
+        for key, engine in self._engines.items():
+            self._tell(EngineStarted(key, engine.pid), _copies(engine.reading))
+
+    def _start_supervisor(self, engines: list[EngineSpec]) -> None:
         ours, theirs = socket.socketpair()
         self._orders = OrderSocket.of_parent(ours)
-        controller_pid = self._controller_pid
-        pid = self._starter.start_supervisor(lambda: run(theirs, controller_pid))
+        self._has_left = None
+        run, inheritance = self._run_supervisor, Inheritance(engines, list(self._ended), self._controller_pid)
+        pid = self._starter.start_supervisor(lambda: run(theirs, inheritance))
         if pid:
             theirs.close()
             self._children[pid] = Child("the supervisor", None)
@@ -211,7 +250,8 @@ class Parent:
             self._tell(EngineNotStarted(spec.key, str(error)))
             return
         self._children[pid] = Child(f"engine process {spec.key}", spec.key)
-        self._engines[spec.key] = pid
+        copies = _copies(reading) if self._starter.forks else []
+        self._engines[spec.key] = StartedEngine(spec, pid, copies)
         self._household.on_engine_started(spec.key)
         self._tell(EngineStarted(spec.key, pid), reading)
 
@@ -288,10 +328,13 @@ class Parent:
                     self._ready.say(Ready(error=order.failure))
         if orders.ended:
             orders.close()
-            failure = self._has_left.failure
-            if failure:
-                log.error("the supervisor has left: %s", failure)
-            self._household.on_supervisor_left(orderly=not failure, now=now, outbox=self)
+            left = self._has_left
+            if left is None:
+                self._household.on_supervisor_died(now=now, outbox=self)
+                return
+            if left.failure:
+                log.error("the supervisor has left: %s", left.failure)
+            self._household.on_supervisor_left(orderly=not left.failure, now=now, outbox=self)
 
     def _on_bound(self) -> None:
         self._open_gate()
@@ -309,7 +352,9 @@ class Parent:
         if not self._household.is_ending:
             log.info("%s (process %d): %s", child.what, pid, cause)
         if child.key is not None:
-            del self._engines[child.key]
+            engine = self._engines.pop(child.key)
+            _close_all(engine.reading)
+            self._ended.append(EndedEngine(child.key, engine.spec.wanted, pid, status))
             self._household.on_engine_exited(child.key)
             self._tell(EngineEnded(child.key, status))
         elif pid == self._controller_pid:
@@ -353,9 +398,9 @@ class Parent:
             signal_process(pid, signal.SIGKILL, group=child.key is not None)
 
     def _signal_engine(self, key: EngineKey, signum: int) -> None:
-        pid = self._engines.get(key)
-        if pid is not None:  # not reaped, so the id is still this process's
-            signal_process(pid, signum, group=signum == signal.SIGKILL)
+        engine = self._engines.get(key)
+        if engine is not None:  # not reaped, so the id is still this process's
+            signal_process(engine.pid, signum, group=signum == signal.SIGKILL)
 
     def _tell(
         self,
@@ -369,3 +414,19 @@ class Parent:
     ) -> None:
         if self._orders is not None:
             self._orders.send(order, descriptors)
+
+
+def _copies(descriptors: Iterable[int]) -> list[int]:
+    """Copies of descriptors, or none: a supervisor that is replaced then leaves its engines' pipes alone."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        _close_all(copies)
+    return copies
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())

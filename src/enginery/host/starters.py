@@ -25,8 +25,9 @@ class ProcessStarter(Protocol):
     """Starts processes; the caller reaps them. All raise LaunchError, and give the id of the process."""
 
     @property
-    def can_hold(self) -> bool:
-        """Whether an engine may be started before it has a controller to dial: it then waits at the gate."""
+    def forks(self) -> bool:
+        """Whether its processes begin as copies of the caller. Engines may then be started before there is a
+        controller to dial, and wait at the gate; and the supervisor is a process of its own."""
         ...
 
     def start_controller(self, spec: ControllerSpec) -> int: ...
@@ -131,7 +132,7 @@ class SpawnStarter:
         self._supervisor: threading.Thread | None = None
 
     @property
-    def can_hold(self) -> bool:
+    def forks(self) -> bool:
         return False
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ it takes a few pieces in a turn.
 
 Reports that the controller may not have received are said again after each hello; it knows which are new to
 it. If the parent is gone, so are all of its processes, and it falls to the supervisor to clean up after
-them.
+them. If the supervisor is gone, the parent starts another one, which has the same engines, speaks under the
+same identity, and says again which ones have ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import logging
 import math
 import os
 import platform
-import secrets
 import select
 import signal
 import socket
@@ -36,6 +36,7 @@ from enginery.host.orders import (
     EngineEnded,
     EngineNotStarted,
     EngineStarted,
+    Inheritance,
     Left,
     OrderSocket,
     SignalEngine,
@@ -74,7 +75,6 @@ from enginery.transport import clock, shared_memory
 from enginery.transport.channel import Channel, HasFileno
 from enginery.transport.connection_file import is_stale, load
 from enginery.transport.dialling import dial
-from enginery.transport.last_words import KeptWord
 from enginery.transport.sharing import Sharing
 from enginery.transport.status_page import STREAMS, read_status_page
 
@@ -138,9 +138,9 @@ class Supervisor:
         spec: HostSpec,
         *,
         host_key: HostKey,
+        secret: bytes,
         end: socket.socket,
-        engines: list[EngineSpec],
-        controller_pid: int = 0,
+        inheritance: Inheritance,
         shared: str = "",
     ) -> None:
         self._spec = spec
@@ -148,8 +148,8 @@ class Supervisor:
         self._handing_on = HandingOn(Sharing.read_only("", ""))
         self._key = host_key
         self._orders = OrderSocket.of_supervisor(end)
-        self._controller_pid = controller_pid
-        self._secret = secrets.token_bytes(16)
+        self._controller_pid = inheritance.controller_pid
+        self._secret = secret
         self._supervision = Supervision()
         self._pipes = EnginePipes()
         self._logs: dict[EngineKey, Path] = {}
@@ -160,8 +160,10 @@ class Supervisor:
         self._failure = ""
         self._linger_s = LINGER_S
         self._supervision.on_launch(
-            [(engine.key, engine.wanted) for engine in engines], request=None, outbox=self
+            [(engine.key, engine.wanted) for engine in inheritance.engines], request=None, outbox=self
         )
+        for ended in inheritance.ended:
+            self._report(self._explain(EngineEnd(ended.key, ended.pid, ended.status, expected=False)))
 
     def __repr__(self) -> str:
         return f"<Supervisor {self._key}, {self._supervision!r}, {self._dialer!r}>"
@@ -361,29 +363,28 @@ class Supervisor:
         self._orders.send(SignalEngine(key, signal.SIGKILL))
 
     def report_end(self, end: EngineEnd) -> None:
-        path = status_page(self._spec, end.key)
-        content = read_status_page(path)
-        if self._dialer.is_bound:  # else another controller may have to read it
-            path.unlink(missing_ok=True)
-        cause = explain_exit(end.status, SIGNAL_NAMES)
-        words = [] if content is None else content.words
+        report = self._explain(end)
         log_path = self._logs.pop(end.key)
+        if self._dialer.is_bound:  # else another controller may have to read it
+            status_page(self._spec, end.key).unlink(missing_ok=True)
         if not end.expected:
-            log.warning("engine process %s (%d): %s", end.key, end.pid, cause)
-            _log_last_words(log_path, end.key, words)
-        self._report(
-            EngineExited(
-                end.key,
-                end.pid,
-                cause,
-                [] if content is None else content.started,
-                proof=content is not None,
-                expected=end.expected,
-                words=tuple(
-                    LastWord(word.number, word.task, word.attempt, STREAMS[word.stream], *word[4:])
-                    for word in words
-                ),
-            )
+            log.warning("engine process %s (%d): %s", end.key, end.pid, report.cause)
+            _log_last_words(log_path, end.key, report.words)
+        self._report(report)
+
+    def _explain(self, end: EngineEnd) -> EngineExited:
+        content = read_status_page(status_page(self._spec, end.key))
+        return EngineExited(
+            end.key,
+            end.pid,
+            explain_exit(end.status, SIGNAL_NAMES),
+            [] if content is None else content.started,
+            proof=content is not None,
+            expected=end.expected,
+            words=tuple(
+                LastWord(word.number, word.task, word.attempt, STREAMS[word.stream], *word[4:])
+                for word in (() if content is None else content.words)
+            ),
         )
 
     def report_launch(self, request: int, processes: list[ProcessInfo], error: str) -> None:
@@ -452,10 +453,10 @@ def _report_size(report: EngineExited | EnginesStarted) -> int:
     return RECORD_BYTES + sum(RECORD_BYTES + text_size(word.text) for word in words)
 
 
-def _log_last_words(path: Path, key: EngineKey, words: list[KeptWord]) -> None:
-    if not words:
-        return
+def _log_last_words(path: Path, key: EngineKey, words: Iterable[LastWord]) -> None:
     text = "".join(word.text for word in words).rstrip()
+    if not text:
+        return
     try:
         append_to_log(path, f"[what tasks of engine process {key} wrote last]\n{text}\n".encode())
     except OSError as error:

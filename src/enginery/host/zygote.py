@@ -53,7 +53,7 @@ class ForkStarter:
         _warm_up()
 
     @property
-    def can_hold(self) -> bool:
+    def forks(self) -> bool:
         return True
 
     def __repr__(self) -> str:

@@ -29,6 +29,9 @@ class Effects:
     def restart_controller(self, cause: str) -> None:
         self.said.append(f"restart controller: {cause}")
 
+    def replace_supervisor(self) -> None:
+        self.said.append("replace supervisor")
+
     def kill_all(self) -> None:
         self.said.append("kill all")
 
@@ -101,17 +104,25 @@ def test_the_death_of_the_controller_ends_everything(effects: Effects) -> None:
     assert home.reason == "the controller has ended: killed by SIGKILL (signal 9)"
 
 
-def test_the_death_of_the_supervisor_ends_everything(effects: Effects) -> None:
+@pytest.mark.parametrize("has_said_why", [True, False])
+def test_the_end_of_a_supervisor_that_is_not_replaced_ends_everything(
+    effects: Effects, has_said_why: bool
+) -> None:
     home = household(effects)
-    home.on_supervisor_left(orderly=False, now=1.0, outbox=effects)
+    if has_said_why:
+        home.on_supervisor_left(orderly=False, now=1.0, outbox=effects)
+    else:
+        home.on_supervisor_died(now=1.0, outbox=effects)
     assert effects.take() == ["terminate engines", "terminate controller"]
     assert (home.reason, home.has_failed) == ("the supervisor has died", True)
 
 
 def test_a_supervisor_that_dies_during_the_end(effects: Effects) -> None:
-    home = household(effects, controller=False)
+    home = Household(replaces_supervisor=True)
+    home.on_supervisor_started()
+    home.on_engine_started(A)
     home.on_end_asked("SIGTERM", now=1.0, outbox=effects)
-    home.on_supervisor_left(orderly=False, now=1.5, outbox=effects)
+    home.on_supervisor_died(now=1.5, outbox=effects)
     assert effects.take() == ["end supervisor", "terminate engines"]
     assert home.next_deadline() == 1.0 + STOP_GRACE_S + MARGIN_S
     home.on_engine_exited(A)
@@ -180,3 +191,57 @@ def test_an_end_that_is_asked_for_meanwhile_counts(effects: Effects) -> None:
     home.on_end_asked("the owner has gone", now=2.1, outbox=effects)
     home.on_tick(now=2.0 + PAUSE_S, outbox=effects)
     assert effects.take() == ["restart controller: killed", "end supervisor"]
+
+
+# ---------------------------------------------------------------- a supervisor that is replaced
+
+
+def replacing(*, controller: bool = True) -> Household:
+    home = Household(replaces_supervisor=True)
+    if controller:
+        home.on_controller_started()
+    home.on_supervisor_started()
+    return home
+
+
+def test_a_supervisor_that_was_killed_is_replaced_at_once_and_then_after_a_pause(effects: Effects) -> None:
+    home = replacing()
+    home.on_supervisor_died(now=1.0, outbox=effects)
+    assert effects.take() == ["replace supervisor"]
+    home.on_supervisor_started()
+    home.on_supervisor_died(now=2.0, outbox=effects)
+    assert (effects.take(), home.next_deadline()) == ([], 2.0 + PAUSE_S)
+    home.on_tick(now=2.0 + PAUSE_S, outbox=effects)
+    assert effects.take() == ["replace supervisor"]
+    assert not home.is_ending
+    home.check()
+
+
+def test_a_host_without_engines_waits_for_its_next_supervisor(effects: Effects) -> None:
+    home = replacing(controller=False)
+    home.on_supervisor_died(now=1.0, outbox=effects)
+    home.on_supervisor_started()
+    home.on_supervisor_died(now=1.1, outbox=effects)
+    assert not home.is_over
+    home.on_end_asked("SIGTERM", now=1.2, outbox=effects)
+    assert home.is_over
+    home.check()
+
+
+def test_a_supervisor_that_dies_too_often_ends_everything(effects: Effects) -> None:
+    home = replacing()
+    for second in range(COMEBACKS):
+        home.on_supervisor_died(now=float(second), outbox=effects)
+        home.on_tick(now=second + PAUSE_S, outbox=effects)
+        assert effects.take() == ["replace supervisor"]
+        home.on_supervisor_started()
+    home.on_supervisor_died(now=float(COMEBACKS), outbox=effects)
+    assert effects.take() == ["terminate controller"]
+    assert (home.reason, home.has_failed) == ("the supervisor has died", True)
+
+
+def test_one_that_says_why_it_leaves_is_not_replaced(effects: Effects) -> None:
+    home = replacing()
+    home.on_supervisor_left(orderly=False, now=1.0, outbox=effects)
+    assert effects.take() == ["terminate controller"]
+    assert home.is_ending
