@@ -20,12 +20,14 @@ from enginery.controller.inquiries import Inquiries
 from enginery.controller.service import Controller
 from enginery.controller.store.buffers import KeptBuffers
 from enginery.controller.store.memory import MemoryStore
+from enginery.core.facing_questions import queues_of
 from enginery.core.hub import Hub
 from enginery.core.inquiries import Order
 from enginery.core.left_over import LeftOver
 from enginery.core.state import ClusterState
 from enginery.ids import NO_ENGINE, ClientId, EngineId, EngineKey, HostKey, TaskId
 from enginery.protocol.history import HistoryFact
+from enginery.protocol.messages import Status
 from enginery.testing import (
     Fate,
     Outcome,
@@ -309,6 +311,36 @@ class World:
                 peer.workload.check()
             elif isinstance(peer, ScriptedClient):
                 peer.ledger.check()
+                ended = peer.ledger.statistics().finished
+                assert len(peer.outcomes) == ended + peer.ledger.outstanding_count, peer
+        self.check_counts()
+
+    def check_counts(self) -> None:
+        """At every instant each task is counted once: in `status()` and in `queue_status`, in one way or another.
+
+        What is submitted here was counted by the scheduler when it came, not when it moved.
+        """
+        scheduler = self.state.scheduler
+        counts = scheduler.statistics()
+        assert counts.submitted == sum(counts[1:]), counts
+        unfinished = counts.waiting + counts.ready + counts.sent + counts.running
+        assert unfinished == len(list(scheduler)), counts
+        queues = [queues_of(scheduler, load) for load in scheduler.loads]
+        assert unfinished == scheduler.ready_count + sum(each.queue + each.tasks for each in queues), queues
+
+    def check_history(self, *, restarted: bool) -> None:
+        """After `settle`: the history has each task that was accepted once, as its client knows it, and as many of
+        each kind as the controller has counted, if there was one controller.
+        """
+        rows = {row.task: row.status for row in self.store.find(outcome.task for outcome in self.outcomes())}
+        for client in self.clients:
+            for outcome in client.outcomes.values() if client.is_alive else ():
+                assert rows.get(outcome.task, outcome.status) == outcome.status, outcome
+        if not restarted:
+            counts = self.state.scheduler.statistics()
+            assert self.store.count() == len(rows) == counts.submitted == sum(counts[5:]), counts
+            assert sum(status is Status.OK for status in rows.values()) == counts.done
+
 
     def check_nothing_left(self) -> None:
         """After `settle`: no table keeps anything of what has ended."""

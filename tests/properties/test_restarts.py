@@ -75,6 +75,7 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
         world.run_until(lambda: not any(world.state.scheduler), limit_s=BOUND_S)
         world.settle()
         judge(world, account)
+        world.check_history(restarted=account.restarted)
         world.check_nothing_left()
     finally:
         world.close()

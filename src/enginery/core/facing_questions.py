@@ -40,6 +40,7 @@ from enginery.core.inquiries import (
 )
 from enginery.core.memory import Question
 from enginery.core.orders import ANSWER_WAIT_S
+from enginery.core.scheduler import Scheduler
 from enginery.core.state import ClusterState
 from enginery.core.toward_clients import as_far_as_kept, on_deliveries_found
 from enginery.core.watching import saying_size
@@ -98,7 +99,7 @@ def on_ask_queues(state: ClusterState, client: ClientId, record: AskQueues, *, n
         load = scheduler.load(engine)
         if load is None:
             continue
-        queues = _queues_of(load, verbose=record.verbose)
+        queues = queues_of(scheduler, load, verbose=record.verbose)
         size = 32 + 9 * (len(queues.queue_ids) + len(queues.task_ids) + len(queues.completed_ids))
         if weight > RECORD_BYTES and weight + size > PAGE_BYTES:
             state.say("client", client, page, weight)
@@ -110,17 +111,19 @@ def on_ask_queues(state: ClusterState, client: ClientId, record: AskQueues, *, n
     state.say("client", client, page, weight)
 
 
-def _queues_of(load: EngineLoad, *, verbose: bool) -> EngineQueues:
+def queues_of(scheduler: Scheduler, load: EngineLoad, *, verbose: bool = False) -> EngineQueues:
+    """What an engine has to do: each unfinished task is at one engine, or among those that none has."""
     direct = [task for task, there in load.in_flight.items() if there.direct != NO_ENGINE]
+    resting = scheduler.resting_at(load.engine)
     queues = EngineQueues(
         load.engine,
-        queue=len(direct) + len(load.direct),
+        queue=len(direct) + len(load.direct) + len(resting),
         tasks=len(load.in_flight) - len(direct),
         completed=load.completed,
     )
     if verbose:
         balanced = [task for task, there in load.in_flight.items() if there.direct == NO_ENGINE]
-        queues.queue_ids = [*direct, *(task.task_id for task in load.direct)][:QUEUE_IDS]
+        queues.queue_ids = [*direct, *(task.task_id for task in load.direct), *resting][:QUEUE_IDS]
         queues.task_ids = balanced[:QUEUE_IDS]
         queues.completed_ids = list(dict.fromkeys(load.recent))  # a retried one may have ended twice there
     return queues

@@ -139,6 +139,10 @@ class Scheduler:
         resting = sum(task.direct == NO_ENGINE for task in self._resting.tasks.values())
         return len(self._dependencies.waiting) + len(self._waiting.balanced) + resting
 
+    def resting_at(self, engine: EngineId) -> list[TaskId]:
+        """Tasks addressed to this engine that have failed there and rest before they are tried again."""
+        return [task.task_id for task in self._resting.of(engine)]
+
     @property
     def unassigned(self) -> list[TaskId]:
         """The same tasks by their ids, oldest first."""
