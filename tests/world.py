@@ -316,7 +316,7 @@ class World:
         self.check_counts()
 
     def check_counts(self) -> None:
-        """At every instant each task is counted once: in `status()` and in `queue_status`, in one way or another.
+        """At every instant each task is counted once, in `status()` as in `queue_status`.
 
         What is submitted here was counted by the scheduler when it came, not when it moved.
         """
@@ -329,7 +329,7 @@ class World:
         assert unfinished == scheduler.ready_count + sum(each.queue + each.tasks for each in queues), queues
 
     def check_history(self, *, restarted: bool) -> None:
-        """After `settle`: the history has each task that was accepted once, as its client knows it, and as many of
+        """After `settle`: the history has each accepted task once, as its client knows it, and as many of
         each kind as the controller has counted, if there was one controller.
         """
         rows = {row.task: row.status for row in self.store.find(outcome.task for outcome in self.outcomes())}
