@@ -278,10 +278,10 @@ class World:
                 active = True
             for peer in list(self.peers):
                 active = peer.turn() or active
-            for look in self.after_step:
-                look()
             if not active:
                 return
+            for look in self.after_step:
+                look()
         raise AssertionError(f"the world does not come to rest at {self.clock.now():g}\n{self.describe()}")
 
     def _controller_is_due(self) -> bool:

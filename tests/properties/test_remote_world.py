@@ -113,7 +113,7 @@ def test_a_broadcast_crosses_the_network_once() -> None:
 
 
 @pytest.mark.timeout(400)  # a failure is made small before it is shown
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(fate_plans, st.lists(remote_steps, min_size=6, max_size=24))
 def test_every_task_ends_once_and_nothing_is_left_on_the_host(
     fates: dict[int, Fate],

@@ -82,7 +82,7 @@ def play(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[typ
 
 
 @pytest.mark.timeout(400)  # a failure is made small before it is shown
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.just({}) | fate_plans, plans)
 def test_every_task_ends_once_and_none_runs_twice(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[type-arg]
     play(fates, plan)

@@ -83,7 +83,7 @@ def test_big_buffers_are_named_and_not_sent() -> None:
 
 
 @pytest.mark.timeout(400)  # a failure is made small before it is shown
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(fate_plans, st.lists(shared_steps, min_size=6, max_size=24))
 def test_every_task_ends_once_and_no_segment_is_left(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[type-arg]
     play(fates, plan)

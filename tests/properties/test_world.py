@@ -213,7 +213,7 @@ plans = st.lists(steps, min_size=6, max_size=24)
 
 
 @pytest.mark.timeout(400)  # a failure is made small before it is shown
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(fate_plans, plans)
 def test_every_task_ends_once_and_nothing_is_left(fates: dict[int, Fate], plan: list[tuple]) -> None:  # type: ignore[type-arg]
     play(fates, plan)
