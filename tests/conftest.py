@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ _directory = Path(tempfile.mkdtemp(prefix="eng-", dir=_SHORT if _SHORT.is_dir() 
 # Before any test module is imported: some read it once.
 os.environ["ENGINERY_RUNTIME_DIR"] = str(_directory)
 _ground = Ground(_directory)
+
+# A shell starts what it runs in the background with SIGINT ignored. The tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("soak", deadline=None, database=None, max_examples=5_000)

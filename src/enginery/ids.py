@@ -48,7 +48,7 @@ _TASK_ID = re.compile(r"[0-7][0-9a-fA-F]{7}-[0-9]{1,10}")
 
 
 def new_client_id() -> ClientId:
-    return ClientId(secrets.randbits(31))
+    return ClientId(1 + secrets.randbelow((1 << 31) - 1))  # 0 is the cluster itself
 
 
 def new_key() -> str:

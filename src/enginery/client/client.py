@@ -30,6 +30,7 @@ from enginery.client.orders import EngineOrders, signal_number
 from enginery.client.results.async_result import AsyncResult
 from enginery.client.results.bars import ProgressBar
 from enginery.client.session import Session
+from enginery.client.set_up import SetUpMethods
 from enginery.client.sources import Feeders
 from enginery.client.task_methods import TaskMethods
 from enginery.client.views.balanced import LoadBalancedView, normalise_candidates
@@ -52,7 +53,7 @@ _BALANCED_ONLY = ("after", "follow", "timeout")
 _ViewType = TypeVar("_ViewType", bound=View)
 
 
-class Client(TaskMethods, DisplayedClient):
+class Client(TaskMethods, SetUpMethods, DisplayedClient):
     """Connect to a running cluster.
 
     `connection_info` is a cluster's name, the path of a connection file (it has a path separator or ends in

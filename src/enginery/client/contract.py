@@ -29,6 +29,7 @@ from enginery.protocol.messages import (
     ReasonsAnswer,
     Record,
     ResultsAnswer,
+    SetUpAnswer,
     StatusAnswer,
     TaskOptions,
     TaskResult,
@@ -43,6 +44,7 @@ AnswerRecord = (
     | CallsAnswer
     | HistoryAnswer
     | MemoryAnswer
+    | SetUpAnswer
 )
 
 
@@ -62,6 +64,7 @@ AnyAnswer = (
     | FetchedCalls
     | HistoryAnswer
     | MemoryAnswer
+    | SetUpAnswer
 )
 
 EngineListener = Callable[[list[EngineInfo], list[EngineLeft]], None]

@@ -137,7 +137,7 @@ class Controller:
         if incoming is not None:
             self._on_incoming(incoming, now)
         while self._committed:
-            self.hub.on_committed(self._committed.popleft())
+            self.hub.on_committed(self._committed.popleft(), now=now)
         for found in self._inquiries.take():
             self.hub.on_found(found, now=now)
         self._flush(now)

@@ -45,6 +45,7 @@ class EngineLoad:
         "lingering",
         "most_tasks",
         "recent",
+        "setting_up",
         "task_limit",
         "unknown",
         "window_s",
@@ -59,6 +60,7 @@ class EngineLoad:
         self.ending: set[TaskId] = set()  # such tasks
         self.given_at = 0  # number of the last sending to it, of all sendings
         self.connected = True
+        self.setting_up: set[TaskId] = set()  # it gets nothing else before these have ended
         self.direct = ReadyQueue()  # addressed to this engine, not yet sent
         self.in_flight: dict[TaskId, Task] = {}  # in the order of sending
         self.cleared_for = LOWEST_PRIORITY  # it has been asked for what is below and not begun
@@ -82,6 +84,7 @@ class EngineLoad:
             return self.connected
         return (
             self.connected
+            and not self.setting_up
             and self.estimated_s < self.window_s
             and len(self.in_flight) < self.task_limit
             and self.bytes_in_flight < BYTES_IN_FLIGHT
@@ -110,6 +113,8 @@ class EngineLoad:
 
     def remove(self, task: Task) -> None:
         del self.in_flight[task.task_id]
+        if self.setting_up:
+            self.setting_up.discard(task.task_id)
         self.bytes_in_flight -= task.size_bytes
         if task.estimate_s < 0:
             self.unknown -= 1
@@ -212,7 +217,7 @@ class EngineLoad:
         assert self.bytes_in_flight == sum(task.size_bytes for task in self.in_flight.values())
         known_s = sum(max(task.estimate_s, 0.0) for task in self.in_flight.values())
         assert abs(self.estimated_s - known_s) < 1e-6
-        assert self.ending <= self.in_flight.keys()
+        assert self.ending <= self.in_flight.keys() >= self.setting_up
         assert (self.task_limit == 0) == bool(self.ending)
         for task in self.in_flight.values():
             assert task.engine == self.engine, task

@@ -76,6 +76,8 @@ def busy_with(load: EngineLoad, *, now: float) -> tuple[Task | None, float]:
 def engine_state(load: EngineLoad) -> str:
     if not load.connected:
         return "disconnected"
+    if load.setting_up:
+        return "set up"
     return "busy" if load.in_flight else "idle"
 
 
@@ -166,6 +168,8 @@ def _occupation(load: EngineLoad, now: float) -> str:
     first, for_s = busy_with(load, now=now)
     if first is None:
         return "is about to get it"
+    if load.setting_up:
+        return f"is set up first, {_count(len(load.setting_up), 'step')} to go"
     name = f" ({first.options.name})" if first.options.name else ""
     return f"is busy with task {format_task_id(first.task_id)}{name}, for {for_s:.1f} s"
 

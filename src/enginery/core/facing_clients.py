@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enginery.core import taking_over, toward_clients
+from enginery.core import facing_set_up, taking_over, toward_clients
 from enginery.core.asked_again import AskedAgain
 from enginery.core.credit import BYTE_WINDOW, TASK_WINDOW, Credit
 from enginery.core.launches import LaunchOrder
@@ -168,6 +168,8 @@ def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: flo
         blob_bytes = blobs.size_bytes(call.blobs)
         tasks = state.scheduler.on_submitted(client, options, call, blob_bytes=blob_bytes, now=now)
         state.recording.on_accepted(client, numbers)
+        if options.keep and call.engines:
+            facing_set_up.keep(state, options, call, tasks, now=now)
         if state.restoring.is_watchful or state.scheduler.reclaiming.is_open:
             taking_over.on_submitted(state, tasks, now=now)
     if resend:

@@ -13,6 +13,7 @@ from enginery.core import facing_clients as clients
 from enginery.core import facing_engines as engines
 from enginery.core import facing_overview as overview
 from enginery.core import facing_questions as questions
+from enginery.core import facing_set_up as set_up
 from enginery.core import taking_over
 from enginery.core.cancelling import CANCEL_GRACE_S
 from enginery.core.credit import UNNAMED_BYTES
@@ -88,6 +89,8 @@ DOORS: dict[str, dict[type, Door]] = {
         m.PurgeHistory: _once(questions.on_purge_history),
         m.ClearEngines: _once(questions.on_clear_engines),
         m.AskMemory: questions.on_ask_memory,
+        m.AskSetUp: set_up.on_ask_set_up,
+        m.ForgetSetUp: _once(set_up.on_forget_set_up),
         m.StartEngines: _once(clients.on_start_engines),
         m.StopEngines: _once(clients.on_stop_engines),
         m.RestartEngines: _once(clients.on_restart_engines),
@@ -244,8 +247,8 @@ class Hub:
         if kind == "engine" and key in self.state.registry.engines:
             self.state.scheduler.on_engine_disconnected(EngineId(key))
 
-    def on_committed(self, commit: Commit) -> None:
-        self.state.on_committed(commit)
+    def on_committed(self, commit: Commit, *, now: float) -> None:
+        self.state.on_committed(commit, now=now)
 
     def on_found(self, found: Found, *, now: float) -> None:
         """The history has answered an inquiry, or a page of the answer is there."""

@@ -180,6 +180,14 @@ class Scheduler:
         load.connected = True
         self._room.update(load)
 
+    def on_set_up(self, engine: EngineId, tasks: Sequence[Task], *, now: float) -> None:
+        """These are made there in this order, and nothing else before them but what it has been given."""
+        load = self._engines[engine]
+        load.setting_up.update(task.task_id for task in tasks)
+        for task in tasks:
+            self._tasks.admit(task)
+            self._send(load, task, now)
+
     def on_engine_returned(self, engine: EngineId, held: Iterable[tuple[TaskId, int]]) -> list[Task]:
         """It said hello again. Returns what was lost on the way to it, to be sent once more, in order."""
         load = self._engines[engine]

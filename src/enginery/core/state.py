@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
-from enginery.core import taking_over, toward_clients
+from enginery.core import facing_set_up, taking_over, toward_clients, toward_engines
 from enginery.core.asked_again import AskedAgain
 from enginery.core.blobs import BlobTable, EndedBlobs
 from enginery.core.cancelling import CANCEL_GRACE_S
@@ -36,11 +36,11 @@ from enginery.core.relays import Relays
 from enginery.core.restarts import Place, Restarts
 from enginery.core.restoring import Restoring
 from enginery.core.scheduler import Scheduler
+from enginery.core.set_up import SetUp
 from enginery.core.tasks import Task
 from enginery.core.voices import Departed, Voices
 from enginery.core.watching import Recorded, Watching
 from enginery.ids import (
-    NO_ENGINE,
     BlobId,
     ClientId,
     EngineId,
@@ -59,7 +59,6 @@ from enginery.protocol.messages import (
     Answer,
     DropBlobs,
     EndCalls,
-    EngineCall,
     EngineLeft,
     EnginesChanged,
     FailureNote,
@@ -69,8 +68,6 @@ from enginery.protocol.messages import (
     MemoryUse,
     Progress,
     Record,
-    Run,
-    RunOptions,
     ShareBlob,
     SignalProcesses,
     SkipItems,
@@ -91,11 +88,9 @@ LOST = "a large buffer of it is lost: the shared memory in which it was is there
 HOST_WAIT_S = 1.0
 """How long a host may take to say what its engines use."""
 FAILURES_KEPT = 20
-CALLS_PER_RECORD = 500
 SEGMENTS_PER_RECORD = 1000
 SIGNALS_KEPT = 100
 """Signals that wait for the hello of a host."""
-BYTES_PER_RECORD = 1 << 18
 ERROR_LETTERS = 200
 """Of the error of a task that has failed lately."""
 _NO_FAILURE = frozenset({Status.OK, Status.ABORTED})
@@ -149,6 +144,7 @@ class ClusterState:
         self.open_inquiries = 0  # of those without pages: asked and not answered
         self.launches = Launches()
         self.restarts = Restarts()
+        self.set_up = SetUp(first_task=1 + int(now) % (1 << 31))  # numbers that no earlier controller gave
         self.signals: defaultdict[HostKey, deque[SignalProcesses]] = defaultdict(
             lambda: deque(maxlen=SIGNALS_KEPT)
         )  # for hosts that are not connected
@@ -278,6 +274,8 @@ class ClusterState:
         if result.status not in _NO_FAILURE:
             self._note_failure(task, result)
         toward_clients.on_ended(self, task.task_id, result)
+        if task.options.keep:
+            facing_set_up.on_ended(self, task, result.status)
         if task.blobs or result.blobs:
             self.ended_blobs.on_ended(task.task_id, (*task.blobs, *result.blobs))
         self.blobs.release(task.needed_blobs)
@@ -393,7 +391,7 @@ class ClusterState:
         for engine, runs in self._runs.items():
             link = self.links.get(("engine", engine))
             if link is not None:  # else its next hello says what it holds, and the rest is sent again
-                self._put_runs(engine, link, self.relays.pass_through(engine, runs, self))
+                toward_engines.put_runs(self, engine, link, self.relays.pass_through(engine, runs, self))
                 self._touched["engine", engine] = None
         self._runs.clear()
         self.relays.stop_unwanted(self)
@@ -428,7 +426,7 @@ class ClusterState:
         inquiries, self._inquiries = self._inquiries, []
         return inquiries
 
-    def on_committed(self, commit: Commit) -> None:
+    def on_committed(self, commit: Commit, *, now: float) -> None:
         """A batch of facts is safe. Tasks that have ended meanwhile need no word: their result says it."""
         self.recording.on_committed(commit)
         for client, numbers in commit.accepted.items():
@@ -444,15 +442,16 @@ class ClusterState:
                 self.stored[engine] = below
                 self.say("engine", engine, Stored(below))
         for key in commit.joined:
-            self.on_known(key)
+            self.on_known(key, now=now)
 
-    def on_known(self, key: EngineKey) -> None:
+    def on_known(self, key: EngineKey, *, now: float) -> None:
         """Another controller would know this engine: it may be given tasks."""
         record = self.registry.engine_by_key(key)
         if record is not None and record.engine in self.joining:
             self.joining.discard(record.engine)
             if ("engine", record.engine) in self.links:
                 self.scheduler.on_engine_known(record.engine)
+                facing_set_up.begin(self, record.engine, now=now)
 
     def put_blob(self, identity: Identity, link: Link, blob: BlobId) -> bool:
         """Give a blob to a peer, by name if it shares memory. True if it went to the bulk lane.
@@ -521,45 +520,6 @@ class ClusterState:
                 part = segments[start : start + SEGMENTS_PER_RECORD]
                 self.say(kind, key, FreeSegments(part), RECORD_BYTES + 32 * len(part))
 
-    def _put_runs(self, engine: EngineId, link: Link, runs: list[tuple[Task, bool]]) -> None:
-        options: Any = None
-        announced = False
-        calls: list[EngineCall] = []
-        skips: list[tuple[TaskId, list[int]]] = []
-        weight = 0
-        in_bulk = in_order = False
-        record: RunOptions | None = None
-
-        def put_record() -> None:
-            if record is not None and calls:
-                put = link.put_after_bulk if in_bulk else link.put
-                put(Run(record, calls, skips), weight, in_order=in_order)
-
-        for task, announce in runs:
-            if (
-                task.options is not options
-                or announce != announced
-                or len(calls) >= CALLS_PER_RECORD
-                or weight > BYTES_PER_RECORD
-            ):
-                put_record()
-                options, announced = task.options, announce
-                record = RunOptions(
-                    options.kind, options.function, options.name, announce,
-                    options.writeable, options.time_limit_s,
-                )  # fmt: skip
-                calls, skips, weight, in_bulk, in_order = [], [], RECORD_BYTES, False, False
-            for blob in self.blobs.to_send(engine, task.needed_blobs):
-                in_bulk = self.put_blob(("engine", engine), link, blob) or in_bulk
-            in_bulk = in_bulk or bool(task.blobs)
-            in_order = in_order or task.direct != NO_ENGINE
-            calls.append(EngineCall(task.task_id, task.attempt, task.payload, task.blobs))
-            weight += 64 + len(task.payload)
-            if task.skipped:
-                skips.append((task.task_id, list(task.skipped)))
-                weight += 10 + 5 * len(task.skipped)
-        put_record()
-
     def check(self) -> None:
         """Assert every invariant of every machine."""
         self.scheduler.check()
@@ -567,6 +527,7 @@ class ClusterState:
         self.liveness.check()
         self.launches.check()
         self.restarts.check()
+        self.set_up.check()
         self.blobs.check()
         self.custody.check()
         self.relays.check()

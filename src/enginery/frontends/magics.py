@@ -21,6 +21,7 @@ from enginery.client.views.direct import DirectView
 from enginery.errors import AlreadyDisplayedError, ClientClosed
 from enginery.frontends.options import (
     FOLD,
+    KEEP,
     LOCAL,
     OUTPUT,
     SETTINGS,
@@ -32,7 +33,7 @@ from enginery.frontends.options import (
 from enginery.frontends.redirection import CellRedirection
 from enginery.frontends.waiting import BlockingWait, failure_of
 
-_PX_OPTIONS = [*SETTINGS, *OUTPUT, *LOCAL]
+_PX_OPTIONS = [*SETTINGS, *OUTPUT, *KEEP, *LOCAL]
 
 
 @magics_class
@@ -175,7 +176,7 @@ class ParallelMagics(Magics):
         if settings.verbose:
             how = "Parallel" if block else "Async parallel"
             sys.stdout.write(f"{how} execution on engine(s): {view.targets}\n")
-        result = self.last_result = view.execute(code, silent=False, block=False)
+        result = self.last_result = view.execute(code, silent=False, block=False, keep=options.keep)
         self._keep(result, options.out)
         local = self._run_here(code) if options.local else None
         if not block:

@@ -173,6 +173,8 @@ OUTPUT = [
     _option("-r", dest="groupby", action="store_const", const="order", help="--group-outputs=order"),
 ]
 
+KEEP = [_option("--keep", action="store_true", help="run it on engines that come later too, first of all")]
+
 LOCAL = [_option("--local", action="store_true", help="run the cell here too")]
 
 

@@ -96,12 +96,15 @@ from enginery.protocol.questions import (
     AskMemory,
     AskQueues,
     AskResults,
+    AskSetUp,
     CallsAnswer,
     ClearEngines,
     EngineMemoryUse,
     EngineQueues,
+    ForgetSetUp,
     HistoryAnswer,
     HistoryRecord,
+    KeptStep,
     MemoryAnswer,
     MemoryUse,
     NamedObject,
@@ -109,6 +112,7 @@ from enginery.protocol.questions import (
     QueuesAnswer,
     RestartEngines,
     ResultsAnswer,
+    SetUpAnswer,
     ShutDown,
     SignalEngines,
     StartEngines,
@@ -182,6 +186,7 @@ __all__ = [
     "AskQueues",
     "AskReasons",
     "AskResults",
+    "AskSetUp",
     "AskStatus",
     "Attempt",
     "BlobDeclined",
@@ -228,6 +233,7 @@ __all__ = [
     "FRAME_LIMIT",
     "FailureNote",
     "Finished",
+    "ForgetSetUp",
     "FreeSegments",
     "FromClient",
     "FromControl",
@@ -245,6 +251,7 @@ __all__ = [
     "INLINE_LIMIT",
     "Interrupt",
     "InterruptEngines",
+    "KeptStep",
     "Key",
     "KillProcess",
     "Kind",
@@ -285,6 +292,7 @@ __all__ = [
     "Run",
     "RunOptions",
     "SetPriority",
+    "SetUpAnswer",
     "SkipItems",
     "START_LIMIT",
     "Segment",
@@ -365,6 +373,8 @@ FromClient: TypeAlias = (
     | AskCalls
     | AskHistory
     | AskMemory
+    | AskSetUp
+    | ForgetSetUp
     | PurgeHistory
     | ClearEngines
     | RestartEngines
@@ -430,6 +440,7 @@ ToClient: TypeAlias = (
     | CallsAnswer
     | HistoryAnswer
     | MemoryAnswer
+    | SetUpAnswer
     | Data
     | Display
     | Progress

@@ -128,7 +128,37 @@ class AskMemory(Record, tag=26):
     free: bool = False
 
 
+class AskSetUp(Record, tag=28):
+    """What is kept for engines that come later."""
+
+    request: Small
+
+
+class ForgetSetUp(Record, tag=29):
+    """Keep these steps no longer; none named = all."""
+
+    request: Small
+    steps: list[Small]
+
+
 # ---------------------------------------------------------------- answers
+
+
+class KeptStep(Record):
+    """One of the calls that are made again on each engine that comes later."""
+
+    step: int
+    what: str  # its name, see `TaskOptions.keep`
+    label: str
+    engines: list[EngineId]  # whose places it is for; none named = all engines
+    since: float  # seconds since the epoch
+    size_bytes: int
+
+
+class SetUpAnswer(Record, tag=47):
+    request: Small
+    steps: list[KeptStep]  # in the order in which they are made
+    error: str = ""
 
 
 class EngineQueues(Record):

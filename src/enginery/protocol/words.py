@@ -196,6 +196,8 @@ class TaskOptions(Record):
     writeable: bool = False  # arrays arrive as private ones that may be changed
     time_limit_s: float = -1.0  # for each call of the function; negative = none
     most_calls: Small = 1  # of the function in one of these tasks: the items of the largest part of a map
+    keep: str = ""  # direct tasks: do the same on engines that come later; of one name the last one counts
+    keep_for_all: bool = False  # not only on those that come under the same ids
 
 
 class Call(Record):

@@ -34,7 +34,7 @@ class HubBench:
         assert not refusal, refusal
         self.links[identity] = link
         if isinstance(hello, m.EngineHello):
-            self.hub.state.on_known(hello.key)  # the history is quick
+            self.hub.state.on_known(hello.key, now=self.now)  # the history is quick
         self.hub.check()
         return identity
 
@@ -122,7 +122,7 @@ class HubBench:
         if batch is not None:
             facts, commit, buffers = batch
             assert self.store.append(facts, buffers=buffers)
-            self.hub.on_committed(commit)
+            self.hub.on_committed(commit, now=self.now)
         while self.hub.has_inquiries:
             for order in self.hub.take_inquiries():
                 for found in self._inquiries.pages(order):

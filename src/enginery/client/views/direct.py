@@ -17,6 +17,7 @@ from enginery.client.map_driver import start_direct_map
 from enginery.client.parts import check_distribution, cut
 from enginery.client.results import AsyncMapResult, AsyncResult
 from enginery.client.results.joined_result import JoinedResult
+from enginery.client.set_up import kept, name_of_function, name_of_push, name_of_text
 from enginery.client.views.targets import Targets, normalise
 from enginery.client.views.view import View, call_or_cancel, check_callable
 from enginery.errors import NoEnginesRegistered
@@ -55,13 +56,15 @@ class DirectView(View):
         targets: Any = None,
         block: bool | None = None,
         label: str | None = None,
+        keep: bool = False,
         **flags: Any,
     ) -> AsyncResult:
         """Run source text in the engines' namespaces; an AsyncResult, whose `stdout` has what was printed.
 
         When blocking, it also is the result that is returned, with all its output, after errors have been
         raised. With `silent=False` its value tells what the last expression was worth, and if it fails in a
-        cell of IPython, what the cell has queued behind it does not run.
+        cell of IPython, what the cell has queued behind it does not run. With `keep` it is run on engines that
+        come later too, see `Client.on_join`.
 
         >>> rc[:].execute("import os; here = os.getcwd()", block=True)  # doctest: +SKIP
         """
@@ -69,7 +72,7 @@ class DirectView(View):
             raise TypeError(f"execute needs source text, not {code!r} ({type(code).__name__})")
         filename = f"<enginery input {next(_cells)} of {self._client.session.client_id:08x}>"
         given = {"label": label, **flags}
-        return self._execute(code, filename, given, silent=silent, targets=targets, block=block)
+        return self._execute(code, filename, given, silent=silent, targets=targets, block=block, keep=keep)
 
     def run(
         self,
@@ -95,6 +98,7 @@ class DirectView(View):
         silent: bool,
         targets: Any,
         block: bool | None,
+        keep: bool = False,
     ) -> AsyncResult:
         engines, is_single = self._at(targets)
         flags = self._flags_for(given)
@@ -103,6 +107,8 @@ class DirectView(View):
         cells = self._client.cells
         cell = cells.name(self._client.session.client_id)
         call = maker.execute(code, filename, silent=bool(silent), cell=cell)
+        if keep:
+            call = kept(call, name_of_text(code), for_all=self._are_all(engines, is_single=is_single))
 
         def begin() -> AsyncResult:
             result = self._send(call, engines, origin)
@@ -127,11 +133,13 @@ class DirectView(View):
         block: bool | None = None,
         track: bool | None = None,
         label: str | None = None,
+        keep: bool = False,
         **flags: Any,
     ) -> Any:
         """Set names in the engines' namespaces; None for each target if blocking, else an AsyncResult.
 
-        Raises TypeError unless `ns` is a dictionary with texts as keys, or naming the value that cannot be
+        With `keep` they are set on engines that come later too: on all of those if the targets are all
+        engines, else on those that come under the same ids, see `Client.on_join`. Raises TypeError unless `ns` is a dictionary with texts as keys, or naming the value that cannot be
         sent.
         """
         if not isinstance(ns, Mapping):
@@ -140,6 +148,10 @@ class DirectView(View):
             _check_name(name, "push")
         maker = self._calls(self._flags_for({"track": track, "label": label, **flags}))
         call = maker.push(ns)
+        if keep:
+            engines, is_single = self._at(targets)
+            for_all = self._are_all(engines, is_single=is_single)
+            call = kept(call, name_of_push(ns), for_all=for_all)
         return self._finish(lambda: self._send_names(maker, "push", call, targets), block, flags)
 
     def pull(
@@ -335,6 +347,19 @@ class DirectView(View):
         maker = self._calls(flags)
         call = maker.call(f, args, kwargs)
         return self._send(call, engines, self._origin(maker, call.options.name, is_single=is_single))
+
+    def call_kept(self, f: Callable[[], Any]) -> AsyncResult:
+        """Call a function on all of these engines and on those to come, see `Client.on_join`."""
+        check_callable(f)
+        engines, _ = self._at()
+        maker = self._calls()
+        call = maker.call(f, (), {})
+        call = kept(call, name_of_function(call), for_all=True)
+        return self._send(call, engines, self._origin(maker, call.options.name, is_single=False))
+
+    def _are_all(self, engines: tuple[EngineId, ...], *, is_single: bool) -> bool:
+        """Whether a call for these is meant for whatever engines there are."""
+        return not is_single and set(engines) >= set(self._client.engine_ids)
 
     def _map(
         self, f: Callable[..., Any], sequences: tuple[Iterable[Any], ...], flags: dict[str, Any]
