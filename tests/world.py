@@ -341,7 +341,6 @@ class World:
             assert self.store.count() == len(rows) == counts.submitted == sum(counts[5:]), counts
             assert sum(status is Status.OK for status in rows.values()) == counts.done
 
-
     def check_nothing_left(self) -> None:
         """After `settle`: no table keeps anything of what has ended."""
         state = self.state

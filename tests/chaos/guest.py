@@ -1,6 +1,7 @@
 """A client that is to be killed: submits tasks, and says which of them the controller has safe.
 
-``python -m tests.chaos.guest CONNECTION_FILE``; each line is ``id number``, for a task `deeds.square(number)`.
+``python -m tests.chaos.guest CONNECTION_FILE``; each line is ``id number``, for a task
+`deeds.square(number)`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Everything is killed at random while tasks run; in the end every task has ended once, with the right value or a
-named error.
+"""Everything is killed at random while tasks run; in the end each has ended once, with the right value or
+a named error.
 
-Victims are engines, the host's supervisor, the controller, and clients in processes of their own. How often each
-is killed is a plan, which is made from a seed; what happens between two kills is up to the machine. Tasks are
+Victims are engines, the host's supervisor, the controller, and clients in processes of their own. How often
+each is killed is a plan, made from a seed; what happens between two kills is up to the machine. Tasks are
 those of a client that lives through it all, and of those that are killed: theirs are looked up by their ids.
 """
 
@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import psutil
@@ -171,7 +171,7 @@ class Rig:
     # ------------------------------------------------------------ kills
 
     def _kill_until_over(self) -> None:
-        kinds = {name: getattr(self._pace, name) for name in ("engines", "supervisor", "controller", "clients")}
+        kinds = asdict(self._pace)
         due = {name: pause * self._random.uniform(0.3, 1.0) for name, pause in kinds.items()}
         began = time.monotonic()
         while not self._is_over.is_set():
@@ -220,7 +220,9 @@ class Rig:
             if found is None:
                 continue
             if not found.wait(max(0.0, deadline - time.monotonic())):
-                self.account.wrong.append(f"tasks of a client that was killed have not ended: {found.explain()}")
+                self.account.wrong.append(
+                    f"tasks of a client that was killed have not ended: {found.explain()}"
+                )
                 continue
             values = found.get(return_exceptions=True)
             for task, value in zip(tasks, values, strict=True):

@@ -33,6 +33,8 @@ FINISH_S = 1.0
 """How long the background thread leaves the telling of the session's end to the thread that noticed it."""
 MAKE_ROOM_S = 0.005
 """How long the background thread leaves the reader's role to callers that come in quick succession."""
+LOOK_S = 1.0
+"""The longest sleep of the main thread: a signal that comes just before it ends no sleep of select's."""
 
 log = logging.getLogger("enginery.client")
 
@@ -118,6 +120,8 @@ class Reader:
         """Sleep until something may have come or is due; returns the time."""
         connection = self._connection
         due = min(connection.due, connection.tickers.due)
+        if threading.get_ident() == threading.main_thread().ident:
+            due = min(due, clock.now() + LOOK_S)
         if deadline is not None and deadline < due:
             due = deadline
         poller = select.poll()

@@ -1,4 +1,4 @@
-"""Set-up that stays: calls that the controller makes again on engines that come late, or are started again."""
+"""Set-up that stays: calls that the controller makes again on engines that come late, or come again."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class SetUpStep(NamedTuple):
 
     number: int
     what: str
-    """``"push a, b"``, ``"execute 'import numpy as np'"``, ``"on_join prepare"``; it replaces the one before it
-    of the same name and for the same engines."""
+    """``"push a, b"``, ``"execute 'import numpy as np'"``, ``"on_join prepare"``; of one name and for the same
+    engines the last one counts."""
     engines: list[int] | str
     """Whose places it is for, or ``"all"``: every engine that comes."""
     since: datetime
@@ -46,10 +46,10 @@ class SetUpMethods:
         raise NotImplementedError
 
     def on_join(self, f: Callable[[], Any]) -> AsyncResult:
-        """Call ``f()`` on each engine that is there, and on each that comes later, before anything else runs there.
+        """Call ``f()`` on each engine that is there, and on each that comes later, before all else.
 
-        Also on those that are started again. Returns the result of the calls on those that are there now; if
-        one of them raises, `f` is not kept. A function of the same name takes the place of the one before.
+        So too on those that are started again. Returns the result of the calls on those that are there now;
+        if one of them raises, `f` is not kept. A function of the same name takes the place of the one before.
         `view.push`, `view.execute` and ``%%px`` keep with ``keep=True`` and ``--keep``. Raises
         NoEnginesRegistered if there is none yet.
 

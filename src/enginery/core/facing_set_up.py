@@ -1,4 +1,4 @@
-"""Set-up that stays, among the other machines: recorded with the calls that make it, made on engines that come.
+"""Set-up that stays, among the other machines: recorded with calls, and made on engines that come.
 
 An engine that is set up gets nothing else meanwhile, see `EngineLoad.setting_up`.
 """

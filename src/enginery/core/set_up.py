@@ -77,7 +77,7 @@ class SetUp:
         size_bytes: int,
         now: float,
     ) -> tuple[Step, list[Step]]:
-        """Keep a call, which `tasks` make on the engines that are there. Returns the step, and those replaced."""
+        """Keep a call, which `tasks` make where engines are. Returns the step, and those that it replaces."""
         places = () if options.keep_for_all else engines
         step = Step(self._next, options, payload, blobs, places, now, size_bytes + len(payload))
         replaced = self.forget([other.number for other in self._steps.values() if other.place == step.place])

@@ -63,8 +63,8 @@ class DirectView(View):
 
         When blocking, it also is the result that is returned, with all its output, after errors have been
         raised. With `silent=False` its value tells what the last expression was worth, and if it fails in a
-        cell of IPython, what the cell has queued behind it does not run. With `keep` it is run on engines that
-        come later too, see `Client.on_join`.
+        cell of IPython, what the cell has queued behind it does not run. With `keep` it is run on engines
+        that come later too, see `Client.on_join`.
 
         >>> rc[:].execute("import os; here = os.getcwd()", block=True)  # doctest: +SKIP
         """
@@ -139,8 +139,8 @@ class DirectView(View):
         """Set names in the engines' namespaces; None for each target if blocking, else an AsyncResult.
 
         With `keep` they are set on engines that come later too: on all of those if the targets are all
-        engines, else on those that come under the same ids, see `Client.on_join`. Raises TypeError unless `ns` is a dictionary with texts as keys, or naming the value that cannot be
-        sent.
+        engines, else on those that come under the same ids, see `Client.on_join`. Raises TypeError unless
+        `ns` is a dictionary with texts as keys, or naming the value that cannot be sent.
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"push needs a dictionary of names and values, not {ns!r} ({type(ns).__name__})")
