@@ -43,9 +43,9 @@ def pair() -> Iterator[Pair]:
 
 def test_orders_arrive_in_order(pair: Pair) -> None:
     assert pair.parent.receive() == []
-    pair.supervisor.send(StartEngine(SPEC))
+    pair.supervisor.send(StartEngine(SPEC, 1))
     pair.supervisor.send(Left("it had to"))
-    assert pair.parent.receive() == [StartEngine(SPEC), Left("it had to")]
+    assert pair.parent.receive() == [StartEngine(SPEC, 1), Left("it had to")]
     pair.parent.send(EngineEnded(KEY, -9))
     assert pair.supervisor.receive() == [EngineEnded(KEY, -9)]
 

@@ -27,7 +27,7 @@ def test_the_end_of_every_engine_is_kept_until_it_can_be_said(tmp_path: Path, co
     engines = first_engines(spec, KEY)
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
-        inheritance = Inheritance(engines, [], 0)
+        inheritance = Inheritance(engines, [], [], 0)
         supervisor = Supervisor(spec, host_key=KEY, secret=b"s", end=theirs, inheritance=inheritance)
         for engine in engines:
             supervisor._report(ended(engine.key))
@@ -43,6 +43,6 @@ def test_a_supervisor_says_again_which_engines_have_ended_before_it(tmp_path: Pa
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         gone = EndedEngine(EngineKey("gone"), EngineId(1), 77, -9)
-        inheritance = Inheritance(first_engines(spec, KEY), [gone], 0)
+        inheritance = Inheritance(first_engines(spec, KEY), [gone], [], 0)
         supervisor = Supervisor(spec, host_key=KEY, secret=b"s", end=theirs, inheritance=inheritance)
         assert list(supervisor._reports) == [ended(gone.key)]

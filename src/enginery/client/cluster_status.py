@@ -12,7 +12,14 @@ from enginery.client.asking import Asker
 from enginery.client.memory_report import show_bytes
 from enginery.client.text_table import printable, text_table
 from enginery.ids import NO_ENGINE, format_task_id
-from enginery.protocol.messages import AskStatus, EngineStatus, FailureNote, HostStatus, StatusAnswer
+from enginery.protocol.messages import (
+    AskStatus,
+    DeathNote,
+    EngineStatus,
+    FailureNote,
+    HostStatus,
+    StatusAnswer,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -41,6 +48,8 @@ class ClusterStatus:
         self.hosts: list[HostStatus] = answer.hosts
         self.failures: list[FailureNote] = answer.failures
         """The tasks that failed last, the newest at the end."""
+        self.deaths: list[DeathNote] = answer.deaths
+        """The engines that died last, and of what; the newest at the end."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values; times in seconds, memory in bytes, None for what is not known."""
@@ -52,6 +61,7 @@ class ClusterStatus:
             "engines": [_engine_dict(engine) for engine in self.engines],
             "hosts": [_host_dict(host) for host in self.hosts],
             "failures": [_failure_dict(note) for note in self.failures],
+            "deaths": [_death_dict(note) for note in self.deaths],
         }
 
     def __str__(self) -> str:
@@ -61,6 +71,8 @@ class ClusterStatus:
         lines += [_host_line(host) for host in self.hosts if host.cores]
         if self.failures:
             lines += ["", "failed last:", *(f"  {_failure_line(note)}" for note in self.failures[-5:])]
+        if self.deaths:
+            lines += ["", "died last:", *(f"  {_death_line(note)}" for note in self.deaths[-5:])]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -96,6 +108,7 @@ class ClusterStatus:
     def _closing_lines(self) -> Iterator[str]:
         yield from (_host_line(host) for host in self.hosts if host.cores)
         yield from (f"failed: {_failure_line(note)}" for note in self.failures[-5:])
+        yield from (f"died: {_death_line(note)}" for note in self.deaths[-5:])
 
     def _headline(self) -> str:
         states = Counter(engine.state for engine in self.engines)
@@ -147,6 +160,14 @@ def _failure_line(note: FailureNote) -> str:
     return printable(f"{when} {name}({format_task_id(note.task)}){where}: {note.error or note.status.name}")
 
 
+def _death_line(note: DeathNote) -> str:
+    when = datetime.fromtimestamp(note.at, UTC).astimezone().strftime("%H:%M:%S")
+    which = "an engine that was not ready" if note.engine == NO_ENGINE else f"engine {note.engine}"
+    where = f" on {note.host}" if note.host else ""
+    lost = f", with task {', '.join(map(format_task_id, note.tasks))}" if note.tasks else ""
+    return printable(f"{when} {which}{where}{lost}: {note.cause}")
+
+
 def _engine_dict(engine: EngineStatus) -> dict[str, Any]:
     is_measured = engine.resident >= 0
     return {
@@ -186,6 +207,16 @@ def _failure_dict(note: FailureNote) -> dict[str, Any]:
         "status": note.status.name.lower(),
         "engine": None if note.engine == NO_ENGINE else int(note.engine),
         "error": note.error,
+        "at": note.at,
+    }
+
+
+def _death_dict(note: DeathNote) -> dict[str, Any]:
+    return {
+        "engine": None if note.engine == NO_ENGINE else int(note.engine),
+        "host": note.host,
+        "cause": note.cause,
+        "msg_ids": list(map(format_task_id, note.tasks)),
         "at": note.at,
     }
 

@@ -27,8 +27,8 @@ class SetUpStep(NamedTuple):
 
     number: int
     what: str
-    """``"push a, b"``, ``"execute 'import numpy as np'"``, ``"on_join prepare"``; of one name and for the same
-    engines the last one counts."""
+    """``"push a, b"``, ``"execute 'import numpy as np'"``, ``"on_join prepare"``; of one name and for the
+    same engines the last one counts."""
     engines: list[int] | str
     """Whose places it is for, or ``"all"``: every engine that comes."""
     since: datetime

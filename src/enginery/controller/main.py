@@ -74,6 +74,7 @@ def run_controller(spec: ControllerSpec, *, version: str, keys: ClusterKeys | No
             cancel_grace_s=spec.cancel_grace_s,
             shared=shared,
             left_over=left_over,
+            heals=spec.restarts,
         )
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: controller.stop())

@@ -61,6 +61,7 @@ class Controller:
         cancel_grace_s: float = CANCEL_GRACE_S,
         shared: SharedDirectory | None = None,
         left_over: LeftOver | None = None,
+        heals: bool = False,
         inquiries: type[Inquiries] = Inquiries,
         now: Callable[[], float] = clock.now,
     ) -> None:
@@ -81,6 +82,7 @@ class Controller:
             read_shared=None if shared is None else self._read_shared,
             measure_memory=measure,
             left_over=left_over,
+            heals=heals,
         )
         self._committed: deque[Commit] = deque()  # filled by the store's thread
         self._waker = Waker()

@@ -235,7 +235,9 @@ def pass_on_launches(state: ClusterState) -> None:
     if host is None:
         return
     for launch, order in state.launches.take_waiting(host):
-        state.say("host", host, LaunchEngines(launch, state.registry.reserve_engines(order.engines)))
+        engines = state.registry.reserve_engines(order.engines)
+        state.launches.on_told(launch, engines)
+        state.say("host", host, LaunchEngines(launch, engines))
 
 
 def refuse_launches(state: ClusterState, *, now: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from enginery.core import taking_over
 from enginery.core.facing_clients import answer_restarts
 from enginery.core.facing_overview import answer_status
@@ -12,7 +10,7 @@ from enginery.core.state import LOST, ClusterState
 from enginery.core.toward_clients import pass_on, tell_listeners
 from enginery.core.voices import Place
 from enginery.core.watching import Recorded
-from enginery.ids import NO_ENGINE, EngineId, HostKey, TaskId, engine_pool
+from enginery.ids import NO_ENGINE, EngineId, HostKey, engine_pool
 from enginery.protocol.history import EngineJoined
 from enginery.protocol.link import RECORD_BYTES, Link
 from enginery.protocol.messages import (
@@ -26,9 +24,7 @@ from enginery.protocol.messages import (
     Display,
     EngineData,
     EngineDisplay,
-    EngineExited,
     EngineHello,
-    EngineLeft,
     EngineMemory,
     EngineOutput,
     EngineProgress,
@@ -41,7 +37,6 @@ from enginery.protocol.messages import (
     Holds,
     HostHello,
     HostWelcome,
-    LastWord,
     LaunchEngines,
     Obeyed,
     Output,
@@ -73,6 +68,7 @@ def on_hello(state: ClusterState, hello: EngineHello, link: Link, *, now: float)
     if refusal:
         return hello.wanted, refusal
     record, is_new = state.registry.on_engine_hello(hello)
+    state.healing.on_hello(hello.key)
     engine = record.engine
     identity = ("engine", engine)
     state.links[identity] = link
@@ -160,24 +156,6 @@ def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing
         state.scheduler.on_result(engine, lost, now=now)
     else:
         state.run(engine, task, announce=False)
-
-
-def on_goodbye(state: ClusterState, engine: EngineId, goodbye: Goodbye, *, now: float) -> None:
-    """It leaves on purpose, and says itself what it has begun: results of that may be lost on their way."""
-    record = state.registry.engines[engine]
-    state.registry.on_engine_ended(record.key)
-    started: frozenset[TaskId] | None = None
-    if goodbye.started is not None:
-        strangers = state.scheduler.strangers(engine, goodbye.started)  # of an earlier attempt, for one
-        started = frozenset(task for task, _ in set(goodbye.started).difference(strangers))
-    state.forget_engine(
-        record.key,
-        cause="it was restarted" if record.key in state.restarts else "it was stopped",
-        status=Status.ENGINE_DIED,
-        started=started,
-        expected=True,
-        now=now,
-    )
 
 
 # ---------------------------------------------------------------- control connection
@@ -294,47 +272,15 @@ def on_host_hello(state: ClusterState, hello: HostHello, link: Link, *, now: flo
         state.say("host", hello.key, StopProcesses(own))
     for signals in state.signals.pop(hello.key, ()):
         state.say("host", hello.key, signals)
+    for launch, engine in state.restarts.starting_at(
+        hello.key
+    ):  # it may not have heard; it minds the numbers
+        state.say("host", hello.key, LaunchEngines(launch, [engine]))
+    for launch, engines in state.launches.under_way_at(hello.key):
+        state.say("host", hello.key, LaunchEngines(launch, engines))
     for number, _ in state.host_polls.of(hello.key):
         state.say("host", hello.key, ReportUse(number))
     return ""
-
-
-def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *, now: float) -> None:
-    registered = state.registry.engine_by_key(record.key)
-    if registered is None and not record.expected and not state.registry.has_ended(record.key):
-        # Who waits for it to join has to know.
-        state.tell_all_clients(EnginesChanged([], [EngineLeft(NO_ENGINE, record.key, record.cause)]))
-    elif registered is not None and registered.host_key != key:
-        return  # a host speaks for its own engines only
-    taking_over.on_exited(state, record.key, record.started if record.proof else (), now=now)
-    state.registry.on_engine_ended(record.key)
-    if registered is not None:
-        _hear_last_words(state, registered.engine, record.words, now=now)
-    replaced = state.restarts.on_engine_gone(record.key, now=now)
-    load = None if registered is None else state.scheduler.load(registered.engine)
-    state.forget_engine(
-        record.key,
-        cause=replaced or record.cause,
-        status=Status.ENGINE_DIED,
-        started=load.may_have_begun(record.started) if load is not None and record.proof else None,
-        expected=record.expected or bool(replaced) or record.key in state.stopping,
-        now=now,
-    )
-    if record.key in state.restarts:
-        launch = state.launches.new_number()
-        engine = state.restarts.on_ended(record.key, key, launch=launch)
-        if engine is not None:
-            state.say("host", key, LaunchEngines(launch, [engine]))
-
-
-def _hear_last_words(state: ClusterState, engine: EngineId, words: Iterable[LastWord], *, now: float) -> None:
-    def is_wanted(word: LastWord) -> bool:
-        task = state.scheduler.task(word.task)
-        if task is None:
-            return word.is_late and state.scheduler.has_had(engine, word.task)
-        return (task.engine, task.attempt) == (engine, word.attempt)
-
-    state.voices.on_last_words(engine, words, is_wanted=is_wanted, now=now, outbox=state)
 
 
 def on_process_text(state: ClusterState, key: HostKey, record: ProcessText, *, now: float) -> None:
@@ -346,6 +292,10 @@ def on_process_text(state: ClusterState, key: HostKey, record: ProcessText, *, n
 
 
 def on_engines_started(state: ClusterState, key: HostKey, record: EnginesStarted, *, now: float) -> None:
+    place = state.restarts.place_of(record.request)
+    if place is not None:
+        for process in record.processes:
+            state.healing.on_started(process.key, place)
     answer_restarts(state, state.restarts.on_launched(record.request, record.error))
     order = state.launches.on_answered(record.request)
     if order is not None:
@@ -380,21 +330,3 @@ def lose_host(state: ClusterState, key: HostKey, *, now: float) -> None:
         answer_status(state, poll, now=now)
     state.disconnect(("host", key))
     state.liveness.on_left(("host", key))
-
-
-def lose_engine(state: ClusterState, engine: EngineId, *, now: float) -> None:
-    """Its route has been gone for longer than its grace, and nobody has proof of its death."""
-    record = state.registry.engines.get(engine)
-    if record is not None and ("control", engine) in state.links:
-        # Its control thread is there: user code keeps the other one from saying hello.
-        identity = ("engine", engine)
-        state.liveness.on_connected(identity, now=now, grace_s=GRACE_S)
-        state.liveness.on_disconnected(identity, now=now)
-    elif record is not None:
-        state.forget_engine(
-            record.key,
-            cause=f"it has not been heard of for {GRACE_S:.0f} s",
-            status=Status.ENGINE_LOST,
-            started=None,
-            now=now,
-        )

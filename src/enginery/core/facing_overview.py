@@ -81,12 +81,14 @@ def _say_status(
         engines or [],
         hosts or [],
         failures,
+        [] if hosts is None else list(state.deaths),
         is_last,
     )
     names = sum(text_size(engine.name) + text_size(engine.host) for engine in answer.engines)
+    causes = sum(text_size(note.host) + text_size(note.cause) + 9 * len(note.tasks) for note in answer.deaths)
     errors = sum(text_size(note.error) + text_size(note.name) + text_size(note.label) for note in failures)
-    fixed = 160 * (1 + len(answer.engines) + len(answer.hosts) + len(failures))
-    state.say("client", client, answer, RECORD_BYTES + fixed + names + errors)
+    fixed = 160 * (1 + len(answer.engines) + len(answer.hosts) + len(failures) + len(answer.deaths))
+    state.say("client", client, answer, RECORD_BYTES + fixed + names + errors + causes)
 
 
 def on_ask_reasons(state: ClusterState, client: ClientId, record: AskReasons, *, now: float) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from enginery.core import ends, taking_over
 from enginery.core import facing_clients as clients
 from enginery.core import facing_engines as engines
 from enginery.core import facing_overview as overview
 from enginery.core import facing_questions as questions
 from enginery.core import facing_set_up as set_up
-from enginery.core import taking_over
 from enginery.core.cancelling import CANCEL_GRACE_S
 from enginery.core.credit import UNNAMED_BYTES
 from enginery.core.inquiries import (
@@ -105,7 +105,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Started: engines.on_started,
         m.BlobsMissing: engines.on_blobs_missing,
         m.Ping: _pong("engine"),
-        m.Goodbye: engines.on_goodbye,
+        m.Goodbye: ends.on_goodbye,
     },
     "control": {
         m.TakenBack: engines.on_taken_back,
@@ -120,7 +120,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Goodbye: engines.on_control_goodbye,
     },
     "host": {
-        m.EngineExited: engines.on_engine_exited,
+        m.EngineExited: ends.on_engine_exited,
         m.EnginesStarted: engines.on_engines_started,
         m.HostUse: overview.on_host_use,
         m.ShareBlob: engines.on_host_share_blob,
@@ -165,6 +165,7 @@ class Hub:
         read_shared: ReadShared | None = None,
         measure_memory: MeasureMemory | None = None,
         left_over: LeftOver | None = None,
+        heals: bool = False,
     ) -> None:
         self.state = ClusterState(
             cluster=cluster,
@@ -175,6 +176,7 @@ class Hub:
             grace_s=grace_s,
             read_shared=read_shared,
             measure_memory=measure_memory,
+            heals=heals,
         )
         self._shutdown_at: float | None = None
         if left_over is not None:
@@ -352,7 +354,7 @@ class _LivenessEffects:
     def give_up(self, peer: Identity) -> None:
         kind, key = peer
         if kind == "engine":
-            engines.lose_engine(self._state, EngineId(key), now=self._now)  # type: ignore[arg-type]
+            ends.lose_engine(self._state, EngineId(key), now=self._now)  # type: ignore[arg-type]
         elif kind == "client":
             self._state.forget_client(ClientId(key))  # type: ignore[arg-type]
         elif kind == "host":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from enginery.ids import ClientId, HostKey
+from enginery.ids import ClientId, EngineId, HostKey
 
 HOST_WAIT_S = 3.0
 
@@ -23,12 +23,13 @@ class LaunchOrder(NamedTuple):
 
 
 class Launches:
-    """All orders that are not answered."""
+    """All orders that are not answered. Hosts know launches by their numbers, whoever gave them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_number: int = 1) -> None:
         self._waiting: deque[tuple[float, LaunchOrder]] = deque()  # with their deadlines, ascending
         self._under_way: dict[int, tuple[HostKey, LaunchOrder]] = {}
-        self._next = 1
+        self._wanted: dict[int, list[EngineId]] = {}  # of these, the ids that they are to have
+        self._next = first_number
 
     def __repr__(self) -> str:
         return f"<Launches: {len(self._waiting)} waiting, {len(self._under_way)} under way>"
@@ -51,14 +52,29 @@ class Launches:
         self._next += 1
         return self._next - 1
 
+    def on_told(self, launch: int, engines: list[EngineId]) -> None:
+        """The host is told of it, with the ids that the engines are to have."""
+        self._wanted[launch] = engines
+
+    def under_way_at(self, host: HostKey) -> list[tuple[int, list[EngineId]]]:
+        """What this host has not answered."""
+        return [
+            (launch, engines)
+            for launch, engines in self._wanted.items()
+            if self._under_way[launch][0] == host
+        ]
+
     def on_answered(self, launch: int) -> LaunchOrder | None:
         """A host has answered; None if it had before."""
+        self._wanted.pop(launch, None)
         _, order = self._under_way.pop(launch, (None, None))
         return order
 
     def on_host_gone(self, host: HostKey) -> list[LaunchOrder]:
         """The orders that this host had and will not carry out."""
         lost = [launch for launch, (holder, _) in self._under_way.items() if holder == host]
+        for launch in lost:
+            self._wanted.pop(launch, None)
         return [self._under_way.pop(launch)[1] for launch in lost]
 
     def next_deadline(self) -> float | None:
@@ -75,3 +91,4 @@ class Launches:
         deadlines = [deadline for deadline, _ in self._waiting]
         assert deadlines == sorted(deadlines)
         assert all(launch < self._next for launch in self._under_way)
+        assert self._wanted.keys() <= self._under_way.keys()

@@ -133,6 +133,14 @@ class Restarts:
 
     # ------------------------------------------------------------ looking
 
+    def place_of(self, launch: int) -> Place | None:
+        """Where a process was to be started as this launch; None if it has been, or is none of these."""
+        return self._starting[launch][1] if launch in self._starting else None
+
+    def starting_at(self, host: HostKey) -> list[tuple[int, EngineId]]:
+        """The launches that this host has not answered."""
+        return [(launch, place.engine) for launch, (_, place) in self._starting.items() if place.host == host]
+
     def statistics(self) -> dict[str, int]:
         return {"orders": len(self._orders), "ending": len(self._ending), "starting": len(self._starting)}
 

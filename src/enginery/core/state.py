@@ -19,6 +19,7 @@ from enginery.core.credit import Credit
 from enginery.core.custody import Custody
 from enginery.core.deliveries import Held
 from enginery.core.given_orders import GivenOrders
+from enginery.core.healing import Healing
 from enginery.core.inquiries import Asker, FindEnds, Inquiry, NextPage, NoMorePages, PagedInquiry
 from enginery.core.inquiries import Order as InquiryOrder
 from enginery.core.late_texts import LateTexts
@@ -57,6 +58,7 @@ from enginery.protocol.link import RECORD_BYTES, Link, cut_blob
 from enginery.protocol.messages import (
     Accepted,
     Answer,
+    DeathNote,
     DropBlobs,
     EndCalls,
     EngineLeft,
@@ -88,6 +90,9 @@ LOST = "a large buffer of it is lost: the shared memory in which it was is there
 HOST_WAIT_S = 1.0
 """How long a host may take to say what its engines use."""
 FAILURES_KEPT = 20
+DEATHS_KEPT = 20
+TASKS_NAMED = 5
+"""Of those that an engine has taken along."""
 SEGMENTS_PER_RECORD = 1000
 SIGNALS_KEPT = 100
 """Signals that wait for the hello of a host."""
@@ -110,6 +115,7 @@ class ClusterState:
         grace_s: float = CANCEL_GRACE_S,
         read_shared: ReadShared | None = None,
         measure_memory: MeasureMemory | None = None,
+        heals: bool = False,
     ) -> None:
         self.cluster = cluster
         self.controller = controller
@@ -142,7 +148,9 @@ class ClusterState:
         self.orders = Orders()
         self.given_orders = GivenOrders()
         self.open_inquiries = 0  # of those without pages: asked and not answered
-        self.launches = Launches()
+        self.launches = Launches(first_number=1 + int(now) % (1 << 30))  # as above all: no two alike
+        self.healing = Healing(is_wanted=heals)
+        self.deaths: deque[DeathNote] = deque(maxlen=DEATHS_KEPT)
         self.restarts = Restarts()
         self.set_up = SetUp(first_task=1 + int(now) % (1 << 31))  # numbers that no earlier controller gave
         self.signals: defaultdict[HostKey, deque[SignalProcesses]] = defaultdict(
@@ -341,6 +349,11 @@ class ClusterState:
         self._runs.pop(engine, None)
         self._drops.pop(engine, None)
         self.recording.on_engine_gone(engine)
+        load = self.scheduler.load(engine)
+        if not expected and load is not None:
+            begun, _ = load.started_and_not(started)
+            lost = [task.task_id for task in begun[:TASKS_NAMED]]
+            self.deaths.append(DeathNote(engine, record.info.host, cause, lost, now))
         departed = Departed(engine, record.host_key, self.scheduler.tasks_of(engine))
         self.voices.on_engine_gone(engine, key, departed, outbox=self)
         self.scheduler.on_engine_gone(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from enginery.core import places
 from enginery.core.asked_again import AskedAgain
 from enginery.core.credit import Credit
 from enginery.core.left_over import FormerClient, FormerEngine, FormerTask, LeftOver
@@ -90,12 +91,15 @@ def _bury(state: ClusterState, key: EngineKey, begun: list[TaskId] | None, now: 
     """An engine has ended while there was no controller."""
     record = state.registry.engine_by_key(key)
     load = None if record is None else state.scheduler.load(record.engine)
-    if load is None:
+    if record is None or load is None:
         return
     on_exited(state, key, begun or (), now=now)
+    note = places.heal(state, key, record.host_key, ENDED, now=now)
     state.registry.on_engine_ended(key)
     started = None if begun is None else load.may_have_begun(begun)
-    state.forget_engine(key, cause=ENDED, status=Status.ENGINE_DIED, started=started, now=now)
+    cause = places.join_sentences(ENDED, note)
+    state.forget_engine(key, cause=cause, status=Status.ENGINE_DIED, started=started, now=now)
+    places.start_again(state, key, record.host_key)
 
 
 def _restore_engine(state: ClusterState, former: FormerEngine, now: float) -> tuple[EngineKey, EngineId]:

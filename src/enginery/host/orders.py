@@ -22,6 +22,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from enginery.ids import EngineId, EngineKey
+from enginery.protocol.messages import EnginesStarted
 from enginery.protocol.specs import EngineSpec
 
 _LENGTH = struct.Struct("=I")
@@ -40,6 +41,7 @@ class Order(msgspec.Struct, array_like=True, gc=False):
 
 class StartEngine(Order, tag=1):
     spec: EngineSpec
+    request: int  # the number of the launch that it belongs to
 
 
 class SignalEngine(Order, tag=2):
@@ -113,7 +115,8 @@ class Inheritance(NamedTuple):
     """What a supervisor begins with."""
 
     engines: list[EngineSpec]  # of each an order says that it has started, or has not
-    ended: list[EndedEngine]  # a supervisor before may not have come to report them
+    ended: list[EndedEngine]  # a supervisor before may not have come to report them,
+    launched: list[EnginesStarted]  # nor these
     controller_pid: int  # 0 = none here
 
 

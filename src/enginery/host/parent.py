@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import socket
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -52,6 +52,7 @@ from enginery.host.processes import (
 from enginery.host.ready import ReadyLine
 from enginery.host.starters import CONTROLLER_LOG, Gate, OutputPipes, ProcessStarter
 from enginery.ids import EngineKey
+from enginery.protocol.messages import EnginesStarted, ProcessInfo
 from enginery.protocol.specs import ControllerSpec, EngineSpec, HostSpec, Ready
 from enginery.transport import clock
 from enginery.transport.channel import NO_FILE
@@ -70,7 +71,9 @@ RunSupervisor = Callable[[socket.socket, Inheritance], int]
 """Gets its end of the pair; returns an exit code."""
 
 ENDS_KEPT = 256
-"""Of engines, to be reported again by another supervisor."""
+"""Of engines, to be reported again by another supervisor,"""
+LAUNCHES_KEPT = 100
+"""and so these."""
 
 
 class Child(NamedTuple):
@@ -102,6 +105,7 @@ class Parent:
         self._children: dict[int, Child] = {}
         self._engines: dict[EngineKey, StartedEngine] = {}
         self._ended: deque[EndedEngine] = deque(maxlen=ENDS_KEPT)
+        self._launched: OrderedDict[int, EnginesStarted] = OrderedDict()  # by their requests
         self._controller_pid = 0
         self._orders: OrderSocket[FromSupervisor] | None = None
         self._has_left: Left | None = None  # what it said of that
@@ -233,12 +237,24 @@ class Parent:
         ours, theirs = socket.socketpair()
         self._orders = OrderSocket.of_parent(ours)
         self._has_left = None
-        run, inheritance = self._run_supervisor, Inheritance(engines, list(self._ended), self._controller_pid)
+        run = self._run_supervisor
+        inheritance = Inheritance(
+            engines, list(self._ended), list(self._launched.values()), self._controller_pid
+        )
         pid = self._starter.start_supervisor(lambda: run(theirs, inheritance))
         if pid:
             theirs.close()
             self._children[pid] = Child("the supervisor", None)
         self._household.on_supervisor_started()
+
+    def _launch(self, order: StartEngine) -> None:
+        launch = self._launched.setdefault(order.request, EnginesStarted(order.request, []))
+        if len(self._launched) > LAUNCHES_KEPT:
+            self._launched.popitem(last=False)
+        self._start_engine(order.spec)
+        engine = self._engines.get(order.spec.key)
+        if engine is not None:
+            launch.processes.append(ProcessInfo(order.spec.key, engine.pid, order.spec.wanted))
 
     def _start_engine(self, spec: EngineSpec) -> None:
         try:
@@ -316,7 +332,7 @@ class Parent:
         orders.flush()
         for order in orders.receive():
             if isinstance(order, StartEngine):
-                self._start_engine(order.spec)
+                self._launch(order)
             elif isinstance(order, SignalEngine):
                 self._signal_engine(order.key, order.signum)
             elif isinstance(order, Welcomed):

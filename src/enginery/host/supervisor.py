@@ -44,6 +44,7 @@ from enginery.host.orders import (
     ToSupervisor,
     Welcomed,
 )
+from enginery.host.parent import LAUNCHES_KEPT
 from enginery.host.pipes import EnginePipes
 from enginery.host.processes import SIGNAL_NAMES, signal_process, wait_for_ends
 from enginery.host.use import host_use
@@ -162,6 +163,10 @@ class Supervisor:
         self._supervision.on_launch(
             [(engine.key, engine.wanted) for engine in inheritance.engines], request=None, outbox=self
         )
+        self._taken: deque[int] = deque(maxlen=LAUNCHES_KEPT)  # launches that are done, or under way
+        for launched in inheritance.launched:
+            self._taken.append(launched.request)
+            self._report(launched)
         for ended in inheritance.ended:
             self._report(self._explain(EngineEnd(ended.key, ended.pid, ended.status, expected=False)))
 
@@ -323,11 +328,14 @@ class Supervisor:
             self._orders.send(SignalEngine(record.key, signal.SIGKILL))
 
     def _launch(self, record: LaunchEngines) -> None:
+        if record.request in self._taken:
+            return  # said again, because the controller has had no answer: it comes, or came after this hello
+        self._taken.append(record.request)
         specs = engine_specs(self._spec, self._key, record.wanted, shared=self._shared)
         asked = [(spec.key, spec.wanted) for spec in specs]
         if self._supervision.on_launch(asked, request=record.request, outbox=self):
             for spec in specs:
-                self._orders.send(StartEngine(spec))
+                self._orders.send(StartEngine(spec, record.request))
 
     def _hello(self) -> HostHello:
         lent = self._handing_on.begin_anew()

@@ -79,6 +79,7 @@ from enginery.protocol.hosts import (
 from enginery.protocol.overview import (
     AskReasons,
     AskStatus,
+    DeathNote,
     EngineStatus,
     FailureNote,
     HostStatus,
@@ -205,6 +206,7 @@ __all__ = [
     "ControlHello",
     "ControlWelcome",
     "Data",
+    "DeathNote",
     "Dependency",
     "Display",
     "DropBlobs",

@@ -87,6 +87,16 @@ class FailureNote(Record):
     at: float
 
 
+class DeathNote(Record):
+    """An engine that has died, or was given up, lately. Nobody had told it to end."""
+
+    engine: EngineId
+    host: str
+    cause: str
+    tasks: list[TaskId]  # some of those that it had begun
+    at: float
+
+
 class StatusAnswer(Record, tag=35):
     """One page of the answer, with some of the engines; the last one says so."""
 
@@ -99,6 +109,7 @@ class StatusAnswer(Record, tag=35):
     engines: list[EngineStatus] = []
     hosts: list[HostStatus] = []
     failures: list[FailureNote] = []  # the newest last
+    deaths: list[DeathNote] = []  # the newest last
     is_last: bool = True
 
 

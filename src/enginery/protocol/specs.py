@@ -48,7 +48,7 @@ class ControllerSpec(Spec, frozen=True, kw_only=True):
     ready_fd: int = -1  # where to say that the sockets are bound; -1 = nowhere
     owner_pid: int = 0  # end when this process is gone; 0 = nobody owns it
     restore: bool = False  # go on where the controller has ended that served this directory before
-    restarts: bool = False  # whoever started it starts it again if it dies
+    restarts: bool = False  # whoever started it starts it again if it dies, and so with its engines
 
 
 class EngineSpec(Spec, frozen=True, kw_only=True):
