@@ -43,8 +43,8 @@ class Pace:
     """Seconds between two kills of a kind, on average."""
 
     engines: float = 2.0
-    supervisor: float = 14.0
-    controller: float = 19.0
+    supervisor: float = 12.5
+    controller: float = 16.0
     clients: float = 9.0
 
 

@@ -174,6 +174,19 @@ def test_here_and_there(shell: Any, run: Run) -> None:
     assert shell.user_ns["c"] == 7
 
 
+def test_what_is_kept_is_run_on_engines_that_come_again(rc: ipp.Client, run: Run) -> None:
+    assert run("%%px --keep\nkept = 6 * 7\nkept") == "Out[0-2:N]: 42\n"
+    assert run("%px --keep --targets 0 own = 1") == ""
+    cell, line = rc.setup()
+    assert (cell.what.partition("…")[0], cell.engines) == ("execute 'kept = 6 * 7'", "all")
+    assert (line.what, line.engines) == ("execute 'own = 1'", [0])
+    rc.restart([0, 1], block=True)
+    assert rc[:]["kept"] == [42] * ENGINES
+    assert rc[0]["own"] == 1
+    assert "NameError" in run("%px --targets 1 own")
+    rc.forget_setup()
+
+
 @pytest.mark.parametrize("options", ["", "--no-stream"])
 def test_an_interrupt_is_the_engines_and_namespaces_stay(
     shell: Any, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: str

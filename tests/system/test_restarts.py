@@ -230,3 +230,11 @@ def test_a_cluster_that_is_let_go_is_found_again() -> None:
         cluster.stop_cluster_sync()
         shutil.rmtree(cluster.directory.path, ignore_errors=True)
     assert not cluster.is_running()
+
+
+def test_who_comes_while_the_controller_is_about_to_be_started_again_waits_for_it(cluster: Cluster) -> None:
+    rc = cluster.start_and_connect_sync()
+    os.kill(load(cluster.connection_file).controller_pid, signal.SIGKILL)
+    with ipp.Client(cluster.connection_file) as by_path, ipp.Client("comeback") as by_name:
+        assert by_path.ids == by_name.ids == rc.ids == [0, 1]
+        assert by_name[0].apply_sync(abs, -1) == 1

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from enginery.transport.addresses import DEFAULT_NAME, name_from
 from enginery.transport.connection_file import ConnectionInfo, from_dictionary, load
-from enginery.transport.discovery import locate
+from enginery.transport.discovery import locate, may_come_back
 
+COME_BACK_S = 5.0
+"""What is promised for a controller that its host starts again."""
+_LOOK_S = 0.02
 _SSH = ("sshserver", "sshkey", "password", "paramiko")
 
 
@@ -45,8 +50,17 @@ def find_connection(named: Any, former: Mapping[str, Any]) -> Connection:
             f"{named!r} is a URL, which does not say enough to connect; give the cluster's name or the path "
             "of its connection file, which `enginery list` shows"
         )
-    path = locate(named)
+    path = _locate(named)
     return Connection(load(path), str(path))
+
+
+def _locate(named: str | os.PathLike[str] | None) -> Path:
+    """As `locate`; a controller that is started again when it dies has a moment to come back."""
+    deadline = time.monotonic() + COME_BACK_S
+    never = threading.Event()
+    while may_come_back(named) and time.monotonic() < deadline:
+        never.wait(_LOOK_S)  # for a file of another process, which tells nobody
+    return locate(named)
 
 
 def name_of(former: Mapping[str, Any]) -> str | Path | None:

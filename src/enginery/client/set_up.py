@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,6 +45,22 @@ class SetUpMethods:
     def direct_view(self, targets: Any = "all", **flags: Any) -> DirectView:
         """All engines, or some of them."""
         raise NotImplementedError
+
+    def shutdown(
+        self, targets: Any = "all", restart: bool = False, hub: bool = False, block: bool | None = None
+    ) -> Future[None] | None:
+        """End engines."""
+        raise NotImplementedError
+
+    def restart(self, targets: Any = "all", block: bool | None = None) -> Future[None] | None:
+        """Start other engines in the places of these, under the same ids; what is kept is made there first.
+
+        Their namespaces are lost, and so are tasks that run there. With `block` it is waited for until they
+        are back; else a Future says when they have been started. Raises as `shutdown`.
+
+        >>> rc.restart(2, block=True)                                   # doctest: +SKIP
+        """
+        return self.shutdown(targets, restart=True, block=block)
 
     def on_join(self, f: Callable[[], Any]) -> AsyncResult:
         """Call ``f()`` on each engine that is there, and on each that comes later, before all else.

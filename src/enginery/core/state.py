@@ -356,8 +356,11 @@ class ClusterState:
             self.deaths.append(DeathNote(engine, record.info.host, cause, lost, now))
         departed = Departed(engine, record.host_key, self.scheduler.tasks_of(engine))
         self.voices.on_engine_gone(engine, key, departed, outbox=self)
+        # Whoever asks why a task has failed may have to look there.
+        is_death = status is Status.ENGINE_DIED and not expected
+        where = f"{cause}, on host {record.info.host}" if is_death else cause
         self.scheduler.on_engine_gone(
-            engine, cause=cause, status=status, started=started, expected=expected, now=now
+            engine, cause=where, status=status, started=started, expected=expected, now=now
         )
         for task in self.late_texts.take_of_engine(engine):
             toward_clients.on_complete(self, task)

@@ -38,6 +38,7 @@ _FAULTS: Final = {
     "SIGABRT": "aborted (SIGABRT)",
     "SIGFPE": "arithmetic fault (SIGFPE)",
     "SIGILL": "illegal instruction (SIGILL)",
+    "SIGXCPU": "its limit of processor time was reached (SIGXCPU)",
 }
 
 
@@ -111,6 +112,7 @@ class EngineEnd(NamedTuple):
     pid: int
     status: int  # see `explain_exit`
     expected: bool  # it was told to stop
+    peak_bytes: int = 0  # the most memory that it had
 
 
 class SupervisionOutbox(Protocol):
@@ -242,13 +244,15 @@ class Supervision:
         self._ends["not started"] += 1
         self._decide(process, error, outbox)
 
-    def on_exited(self, key: EngineKey, status: int, *, outbox: SupervisionOutbox) -> None:
+    def on_exited(
+        self, key: EngineKey, status: int, *, peak_bytes: int = 0, outbox: SupervisionOutbox
+    ) -> None:
         process = self._processes[key]
         expected = process.state in _EXPECTED
         process.apply(Fact.EXITED)
         del self._processes[key]
         self._ends["expected" if expected else "unexpected"] += 1
-        outbox.report_end(EngineEnd(key, process.pid, status, expected))
+        outbox.report_end(EngineEnd(key, process.pid, status, expected, peak_bytes))
 
     def on_stop_asked(
         self, keys: Iterable[EngineKey] | None, *, now: float, outbox: SupervisionOutbox

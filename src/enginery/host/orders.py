@@ -81,6 +81,7 @@ class EngineNotStarted(Order, tag=21):
 class EngineEnded(Order, tag=22):
     key: EngineKey
     status: int  # exit code, or negative signal number
+    peak_bytes: int = 0  # the most memory that it had
 
 
 class ControllerBound(Order, tag=23):
@@ -109,6 +110,7 @@ class EndedEngine(NamedTuple):
     wanted: EngineId
     pid: int
     status: int
+    peak_bytes: int = 0
 
 
 class Inheritance(NamedTuple):

@@ -301,8 +301,8 @@ class Parent:
         self._on_orders(now)
         if self._ready.fileno() != NO_FILE and self._ready.receive():
             self._on_bound()
-        for pid, status in reap():
-            self._on_reaped(pid, status, now)
+        for pid, status, peak_bytes in reap():
+            self._on_reaped(pid, status, peak_bytes, now)
         for signum in came.intersection(_END_SIGNALS):
             self._end(f"it was told to by {SIGNAL_NAMES[signum]}")
         if self._owner.has_ended():
@@ -359,7 +359,7 @@ class Parent:
         for spec in waiting:
             self._start_engine(spec)
 
-    def _on_reaped(self, pid: int, status: int, now: float) -> None:
+    def _on_reaped(self, pid: int, status: int, peak_bytes: int, now: float) -> None:
         self._starter.on_reaped(pid, status)
         child = self._children.pop(pid, None)
         if child is None:
@@ -370,9 +370,9 @@ class Parent:
         if child.key is not None:
             engine = self._engines.pop(child.key)
             _close_all(engine.reading)
-            self._ended.append(EndedEngine(child.key, engine.spec.wanted, pid, status))
+            self._ended.append(EndedEngine(child.key, engine.spec.wanted, pid, status, peak_bytes))
             self._household.on_engine_exited(child.key)
-            self._tell(EngineEnded(child.key, status))
+            self._tell(EngineEnded(child.key, status, peak_bytes))
         elif pid == self._controller_pid:
             if not self._ready.passed:
                 # What it wrote last may say more than how it ended, and may have come with its end.

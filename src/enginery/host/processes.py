@@ -63,16 +63,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def reap() -> Iterator[tuple[int, int]]:
-    """Each child of this process that has ended: its id and its status as `explain_exit` takes it."""
+def reap() -> Iterator[tuple[int, int, int]]:
+    """The children that have ended: their ids, statuses as `explain_exit` takes them, and bytes at most."""
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        yield pid, os.waitstatus_to_exitcode(status)
+        peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        yield pid, os.waitstatus_to_exitcode(status), peak_bytes
 
 
 def signal_process(pid: int, signum: int, *, group: bool = False) -> None:

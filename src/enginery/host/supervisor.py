@@ -44,6 +44,7 @@ from enginery.host.orders import (
     ToSupervisor,
     Welcomed,
 )
+from enginery.host.out_of_memory import MemoryEvidence
 from enginery.host.parent import LAUNCHES_KEPT
 from enginery.host.pipes import EnginePipes
 from enginery.host.processes import SIGNAL_NAMES, signal_process, wait_for_ends
@@ -153,6 +154,7 @@ class Supervisor:
         self._secret = secret
         self._supervision = Supervision()
         self._pipes = EnginePipes()
+        self._memory = MemoryEvidence()
         self._logs: dict[EngineKey, Path] = {}
         self._reports: deque[EngineExited | EnginesStarted] = deque()
         self._dialer: Dialer[ToHost] = Dialer(codec.to_host(), self._hello)
@@ -168,7 +170,9 @@ class Supervisor:
             self._taken.append(launched.request)
             self._report(launched)
         for ended in inheritance.ended:
-            self._report(self._explain(EngineEnd(ended.key, ended.pid, ended.status, expected=False)))
+            self._report(
+                self._explain(EngineEnd(ended.key, ended.pid, ended.status, False, ended.peak_bytes))
+            )
 
     def __repr__(self) -> str:
         return f"<Supervisor {self._key}, {self._supervision!r}, {self._dialer!r}>"
@@ -187,6 +191,7 @@ class Supervisor:
                 self._channel.close()
             self._handing_on.close()
             self._pipes.close()
+            self._memory.close()
             self._orders.close()
 
     @property
@@ -247,7 +252,7 @@ class Supervisor:
         elif isinstance(order, EngineEnded):
             self._pipes.on_ended(order.key, now=now)
             self._pass_on_texts(now)  # before the report of its end
-            self._supervision.on_exited(order.key, order.status, outbox=self)
+            self._supervision.on_exited(order.key, order.status, peak_bytes=order.peak_bytes, outbox=self)
         elif isinstance(order, ControllerBound):
             self._is_bound = True
         elif isinstance(order, ControllerRestarted):
@@ -385,7 +390,7 @@ class Supervisor:
         return EngineExited(
             end.key,
             end.pid,
-            explain_exit(end.status, SIGNAL_NAMES),
+            self._cause_of(end),
             [] if content is None else content.started,
             proof=content is not None,
             expected=end.expected,
@@ -394,6 +399,11 @@ class Supervisor:
                 for word in (() if content is None else content.words)
             ),
         )
+
+    def _cause_of(self, end: EngineEnd) -> str:
+        cause = explain_exit(end.status, SIGNAL_NAMES)
+        why = self._memory.explain(end.pid, end.peak_bytes) if end.status == -signal.SIGKILL else ""
+        return f"{cause}, {why}" if why and not end.expected else cause
 
     def report_launch(self, request: int, processes: list[ProcessInfo], error: str) -> None:
         self._report(EnginesStarted(request, processes, error))

@@ -76,6 +76,20 @@ def locate(name_or_path: str | os.PathLike[str] | None = None) -> Path:
     raise _not_found(text, clusters)
 
 
+def may_come_back(name_or_path: str | os.PathLike[str] | None) -> bool:
+    """Whether the controller of what is meant has died, and is started again if its host is still there."""
+    text = DEFAULT_NAME if name_or_path is None else os.fspath(name_or_path)
+    try:
+        if isinstance(name_or_path, os.PathLike) or is_path(text):
+            path = Path(text).expanduser()
+        else:
+            path = ClusterDirectory(text).connection_file(Role.CLIENT.value)
+        info = load(path)
+    except (ClusterNotFound, ConnectionFileError, ValueError):
+        return False
+    return info.restarts and is_stale(info)
+
+
 def is_path(text: str) -> bool:
     separators = (os.sep, os.altsep) if os.altsep else (os.sep,)
     return text.endswith(".json") or any(separator in text for separator in separators)

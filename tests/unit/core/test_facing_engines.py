@@ -200,7 +200,7 @@ def test_a_death_is_explained_to_the_task_and_to_the_clients() -> None:
     )  # fmt: skip
     assert isinstance(finished, m.Finished)
     assert [(r.status, r.engine, r.detail) for r in finished.results] == [
-        (m.Status.ENGINE_DIED, 0, "killed by SIGKILL")
+        (m.Status.ENGINE_DIED, 0, "killed by SIGKILL, on host host")
     ]
 
 
