@@ -314,3 +314,52 @@ def test_a_pool_that_outlives_its_task(rc: ipp.Client) -> None:
     third = rc[0].execute("pool.submit(print, 'third').result()\npool.shutdown()")
     assert written(third) == ("", "")
     assert first._session.wait_until(lambda: first.stdout == "first\nthird\n", PATIENCE_S), first.stdout
+
+
+# ---------------------------------------------------------------- exits, in the middle of more
+
+
+def test_an_item_of_a_map_that_exits_fails_alone(rc: ipp.Client) -> None:
+    def leave_at_three(number: int) -> int:
+        import sys
+
+        print("item", number)
+        if number == 3:
+            sys.exit("enough")
+        return number
+
+    for view in (rc[:], rc.load_balanced_view()):
+        result = view.map_async(leave_at_three, range(6), return_exceptions=True)
+        values = result.get(timeout=PATIENCE_S)
+        assert [value for value in values if isinstance(value, int)] == [0, 1, 2, 4, 5]
+        assert (values[3].ename, values[3].evalue) == ("SystemExit", "enough")
+        assert result.wait_for_output(PATIENCE_S)
+        said = "".join(result.stdout if isinstance(result.stdout, list) else [result.stdout])
+        assert sorted(said.split("\n"))[1:] == [f"item {number}" for number in range(6)]
+
+
+def test_a_cell_that_awaits_and_exits(rc: ipp.Client) -> None:
+    text = "import asyncio, sys\nprint('before')\nawait asyncio.sleep(0)\nsys.exit(3)"
+    ar = rc[0].execute(text, silent=False)
+    assert failure(ar).ename == "SystemExit"
+    assert written(ar) == ("before\n", "")
+
+
+def test_a_thread_that_exits_ends_nothing_else(rc: ipp.Client) -> None:
+    def leave() -> str:
+        import sys
+        import threading
+
+        thread = threading.Thread(target=sys.exit, args=(3,))
+        thread.start()
+        thread.join()
+        return "alive"
+
+    assert rc[0].apply_sync(leave) == "alive"
+
+
+def test_a_source_that_does_not_parse_inside_a_task(rc: ipp.Client) -> None:
+    assert failure(rc[0].apply_async(eval, "1 +")).ename == "SyntaxError"
+    result = rc.load_balanced_view().map_async(eval, ["1", "2 +", "3"], return_exceptions=True)
+    values = result.get(timeout=PATIENCE_S)
+    assert (values[0], values[2], values[1].ename) == (1, 3, "SyntaxError")
