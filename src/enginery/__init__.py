@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         parallel,
         remote,
     )
+    from enginery.client.own_cluster import get_client
     from enginery.client.results.async_result import AsyncResult
     from enginery.client.results.hub_result import AsyncHubResult
     from enginery.client.results.map_result import AsyncMapResult
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         KernelError,
         LauncherError,
         LaunchError,
+        NestedTooDeep,
         NoEnginesRegistered,
         NoSuchEngine,
         NotRunning,
@@ -120,6 +122,7 @@ __all__ = [
     "parallel",
     "Dependency",
     "bind_kernel",
+    "get_client",
     "depend",
     "dependent",
     "require",
@@ -157,6 +160,7 @@ __all__ = [
     "ReentrantUseError",
     "LaunchError",
     "HistoryError",
+    "NestedTooDeep",
     "NoEnginesRegistered",
     "NoSuchEngine",
     "QueryRefused",
@@ -191,6 +195,7 @@ __all__ = [
 _ELSEWHERE = {
     "Client": "enginery.client.client",
     "bind_kernel": "enginery.engine.attaching",
+    "get_client": "enginery.client.own_cluster",
     "Cluster": "enginery.cluster.cluster",
     "ClusterManager": "enginery.cluster.cluster_manager",
     "DirectView": "enginery.client.views.direct",

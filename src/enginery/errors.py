@@ -453,6 +453,17 @@ class EngineError(Verdict):
     _what_happened: ClassVar[str] = "died"
 
 
+class NestedTooDeep(EngineryError):
+    """Say that in one engine too many tasks wait, each inside the one before. `limit` is how many may."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"{limit} tasks wait in this engine already, each for tasks of its own, inside the one before; "
+            "use more engines, cut the work into fewer levels, or have tasks return what is left to do"
+        )
+
+
 class EngineLost(EngineError):
     """Say that an engine vanished without proof of death: its task may have run, or still run."""
 

@@ -41,6 +41,7 @@ def content_id(pieces: Iterable[bytes | bytearray | memoryview]) -> BlobId:
 
 
 NO_ENGINE = EngineId(-1)
+NO_TASK = TaskId(0)
 
 _NUMBER_BITS = 32
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1

@@ -193,6 +193,9 @@ class TaskSession(Protocol):
         """Whether it is a task of this client that has not ended."""
         ...
 
+    def nest(self) -> None:
+        """Calls of a task that runs in this process are that task's, and its engine serves while it waits."""
+
     def memory_use(self, *, free: bool = False) -> MemoryUse:
         """What this process holds; with `free`, less shared memory that was kept to be used again."""
         ...

@@ -19,6 +19,7 @@ import select
 import threading
 from collections.abc import Callable
 
+from enginery import nesting
 from enginery.client import leaving
 from enginery.client.connection import WATCH_S, Connection
 from enginery.client.fulfilling import present
@@ -46,6 +47,7 @@ class Reader:
         self._connection = connection
         self._role = connection.role
         self._is_abandoned = False
+        self.is_nested = False  # whether tasks that wait here are run by an engine that is of use meanwhile
         self.thread = threading.Thread(target=self._serve, name="enginery-client", daemon=True)
 
     def __repr__(self) -> str:
@@ -79,6 +81,13 @@ class Reader:
                     with Lowered():  # whoever noticed the end is about to tell every promise
                         connection.is_over.wait(JOIN_S)
                 return predicate()
+            stage = nesting.stage if self.is_nested else None
+            if stage is not None and stage.may_lend():
+                with Lowered():  # what runs meanwhile is interrupted by itself
+                    stage.lend(
+                        lambda: predicate() or bool(connection.end_reason), deadline, self._role.listen
+                    )
+                continue
             news = self._read(predicate, deadline)
             if news is None:
                 # The background thread makes room for us, but not for itself.

@@ -9,7 +9,9 @@ background thread now and then, wakes a sleeper whom nobody woke.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from enginery.client.shield import Lowered
 from enginery.transport import clock
@@ -26,6 +28,13 @@ class _Sleeper:
         self.event = threading.Event()
 
 
+class _Listener(NamedTuple):
+    """Somebody who waits, and has something else to do meanwhile than to read."""
+
+    predicate: Callable[[], bool]
+    wake: Callable[[], None]
+
+
 class ReaderRole:
     """The role, those who wait for it, and the waker that interrupts the reader's poll."""
 
@@ -35,6 +44,7 @@ class ReaderRole:
         self._lock = threading.Lock()
         self._holder = NOBODY  # ident of the thread that reads
         self._sleepers: list[_Sleeper] = []
+        self._listeners: list[_Listener] = []
 
     def __repr__(self) -> str:
         return f"<ReaderRole of thread {self._holder}, {len(self._sleepers)} sleepers>"
@@ -93,14 +103,29 @@ class ReaderRole:
                 if sleeper.event.is_set() and self._holder == NOBODY and self._sleepers:
                     self._sleepers[0].event.set()  # woken to read, but leaving: the next one's turn
 
+    @contextmanager
+    def listen(self, predicate: Callable[[], bool], wake: Callable[[], None]) -> Iterator[None]:
+        """Have `wake` called when the predicate may hold. It does not count as a wish to read."""
+        listener = _Listener(predicate, wake)
+        with self._lock:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
     def wake_satisfied(self, *, everybody: bool = False) -> None:
         """Wake the sleepers whose predicates hold, and a reader that may poll for what has come already."""
         if self._holder not in (NOBODY, threading.get_ident()):
             self.waker.wake()  # it took the role while we, who read before, were fulfilling promises
-        if not self._sleepers:
+        if not self._sleepers and not self._listeners:
             return
         with self._lock:
-            sleepers = list(self._sleepers)
+            sleepers, listeners = list(self._sleepers), list(self._listeners)
+        for listener in listeners:
+            if everybody or listener.predicate():
+                listener.wake()
         for sleeper in sleepers:
             if everybody or sleeper.predicate():
                 sleeper.event.set()

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from enginery import nesting
 from enginery.client.connection import Connection
 from enginery.client.contract import EngineListener, Promise
 from enginery.client.fulfilling import present
@@ -21,7 +22,7 @@ from enginery.client.ticking import Tickers
 from enginery.core.submissions import Blob, Copies
 from enginery.core.wishes import ABORT, Wish
 from enginery.errors import ClusterNotResponding
-from enginery.ids import EngineId, TaskId
+from enginery.ids import NO_TASK, EngineId, TaskId
 from enginery.objects.functions import FunctionCache
 from enginery.protocol.messages import EngineInfo, MemoryUse, Record, SetPriority, TaskOptions
 from enginery.transport import clock
@@ -73,6 +74,10 @@ class Session:
             session.close()
             raise
         return session
+
+    def nest(self) -> None:
+        """Calls of a task that runs in this process are that task's, and its engine serves while it waits."""
+        self._reader.is_nested = True
 
     # ------------------------------------------------------------ questions
 
@@ -174,11 +179,13 @@ class Session:
         first: TaskId | None,
     ) -> TaskId:
         connection = self._connection
+        stage = nesting.stage if self._reader.is_nested else None
+        parent = NO_TASK if stage is None else stage.current()
         own_copies: list[Copies] = []
         with self._lock:
             connection.check_not_ended()
             task = self._ledger.on_submitted(
-                options, payload, blobs, promises, engines, first, submitter=_submitter()
+                options, payload, blobs, promises, engines, first, submitter=_submitter(), parent=parent
             )
             now = clock.now()
             wake = False

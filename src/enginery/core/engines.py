@@ -41,6 +41,7 @@ class EngineLoad:
         "given_at",
         "in_flight",
         "last_result_at",
+        "lent_to",
         "life",
         "lingering",
         "most_tasks",
@@ -60,6 +61,7 @@ class EngineLoad:
         self.ending: set[TaskId] = set()  # such tasks
         self.given_at = 0  # number of the last sending to it, of all sendings
         self.connected = True
+        self.lent_to: list[Task] = []  # tasks that run here and wait, each inside the one before
         self.setting_up: set[TaskId] = set()  # it gets nothing else before these have ended
         self.direct = ReadyQueue()  # addressed to this engine, not yet sent
         self.in_flight: dict[TaskId, Task] = {}  # in the order of sending
@@ -85,10 +87,20 @@ class EngineLoad:
         return (
             self.connected
             and not self.setting_up
+            and not self.lent_to
             and self.estimated_s < self.window_s
             and len(self.in_flight) < self.task_limit
             and self.bytes_in_flight < BYTES_IN_FLIGHT
             and (not self.unknown or self.window_s == math.inf)
+        )
+
+    @property
+    def has_room_inside(self) -> bool:
+        """Whether nothing that it was given can begin while the last task in it waits."""
+        others = {task.task_id for task in self.lent_to[:-1]}
+        return self.connected and not any(
+            task.inside and task.inside not in others and task.state is TaskState.SENT
+            for task in self.in_flight.values()
         )
 
     @property
@@ -115,6 +127,8 @@ class EngineLoad:
         del self.in_flight[task.task_id]
         if self.setting_up:
             self.setting_up.discard(task.task_id)
+        if task in self.lent_to:
+            del self.lent_to[self.lent_to.index(task) :]
         self.bytes_in_flight -= task.size_bytes
         if task.estimate_s < 0:
             self.unknown -= 1
@@ -218,6 +232,7 @@ class EngineLoad:
         known_s = sum(max(task.estimate_s, 0.0) for task in self.in_flight.values())
         assert abs(self.estimated_s - known_s) < 1e-6
         assert self.ending <= self.in_flight.keys() >= self.setting_up
+        assert all(self.in_flight.get(task.task_id) is task for task in self.lent_to)
         assert (self.task_limit == 0) == bool(self.ending)
         for task in self.in_flight.values():
             assert task.engine == self.engine, task
@@ -283,6 +298,7 @@ class EngineTable:
         self.room = RoomIndex()
         self._placement = placement
         self._lives_begun = 0
+        self.lent: set[EngineId] = set()  # those in which a task waits, and perhaps some in which none does
         self.is_rebalanced = placement.scheme != PURE
         self.choose: Callable[[], EngineId | None] = (
             self.room.least_loaded if placement.scheme == LEAST_LOAD else self._choose_any
@@ -299,8 +315,14 @@ class EngineTable:
         self.lives[load.life] = engine
         self.room.update(load)
 
+    def may_take_inside(self, load: EngineLoad, destination: Destination) -> bool:
+        """Whether a task of this destination may run here while another waits here."""
+        is_last_resort = all(one.life in destination.failed for one in self.wanted_for(destination))
+        return load.may_take(destination) or (is_last_resort and load.life not in destination.refused)
+
     def leave(self, engine: EngineId) -> EngineLoad:
         load = self.loads.pop(engine)
+        self.lent.discard(engine)
         del self.lives[load.life]
         self.room.discard(engine)
         return load
@@ -326,7 +348,7 @@ class EngineTable:
 
         With a priority, only one that holds nothing of a lower one. None of those that are reserved.
         """
-        engines, refused, failed = destination
+        engines, refused, failed, _ = destination
         with_room = [
             load
             for engine in engines or self.room
@@ -365,6 +387,7 @@ class EngineTable:
         for load in self.loads.values():
             load.check()
             assert (load.engine in self.room) == load.has_room, load
+        assert all(load.engine in self.lent for load in self.loads.values() if load.lent_to)
         assert self.lives == {load.life: load.engine for load in self.loads.values()}
 
 

@@ -78,6 +78,8 @@ def engine_state(load: EngineLoad) -> str:
         return "disconnected"
     if load.setting_up:
         return "set up"
+    if load.lent_to:
+        return "waiting"
     return "busy" if load.in_flight else "idle"
 
 
@@ -135,7 +137,7 @@ def _why_ready(scheduler: Scheduler, task: Task, *, is_alone: bool) -> str:
     loads = scheduler.loads
     if not loads:
         return "there is no engine; start some with `enginery engine` or `Cluster.start_engines`"
-    engines, refused, failed = task.destination
+    engines, refused, failed, _ = task.destination
     allowed = [load for load in loads if not engines or load.engine in engines]
     kept_from = []
     if engines:

@@ -163,10 +163,15 @@ def on_submit(state: ClusterState, client: ClientId, record: Submit, *, now: flo
         first = make_task_id(client, call.first or call.number)
         for number, engine in zip(numbers, call.engines or (NO_ENGINE,), strict=True):
             task_id = make_task_id(client, number)
-            accepted_task = TaskAccepted(task_id, now, options, call.payload, call.blobs, engine, first)
+            accepted_task = TaskAccepted(
+                task_id, now, options, call.payload, call.blobs, engine, first, call.parent
+            )
             state.remember(accepted_task, RECORD_BYTES + len(call.payload))
         blob_bytes = blobs.size_bytes(call.blobs)
-        tasks = state.scheduler.on_submitted(client, options, call, blob_bytes=blob_bytes, now=now)
+        family = state.scheduler.families.of_child(call.parent)
+        tasks = state.scheduler.on_submitted(
+            client, options, call, family=family, blob_bytes=blob_bytes, now=now
+        )
         state.recording.on_accepted(client, numbers)
         if options.keep and call.engines:
             facing_set_up.keep(state, options, call, tasks, now=now)
@@ -200,7 +205,10 @@ def on_abort(state: ClusterState, client: ClientId, record: Abort, *, now: float
 
 
 def on_cancel(state: ClusterState, client: ClientId, record: Cancel, *, now: float) -> None:
-    state.scheduler.cancelling.on_cancelled(record.tasks, grace_s=record.grace_s, now=now)
+    """What a task has made and not waited for is cancelled with it."""
+    scheduler = state.scheduler
+    tasks = [*scheduler.families.descendants(record.tasks), *record.tasks]
+    scheduler.cancelling.on_cancelled(tasks, grace_s=record.grace_s, now=now)
 
 
 def on_cancel_items(state: ClusterState, client: ClientId, record: CancelItems, *, now: float) -> None:

@@ -38,6 +38,7 @@ from enginery.protocol.messages import (
     HostHello,
     HostWelcome,
     LaunchEngines,
+    Lends,
     Obeyed,
     Output,
     ProcessText,
@@ -140,6 +141,10 @@ def _pass_on_text(state: ClusterState, engine: EngineId, result: EngineResult) -
 
 def on_started(state: ClusterState, engine: EngineId, record: Started, *, now: float) -> None:
     state.scheduler.on_started(engine, record.task, record.attempt, now=now)
+
+
+def on_lends(state: ClusterState, engine: EngineId, record: Lends, *, now: float) -> None:
+    state.scheduler.on_lends(engine, record.task, record.attempt, is_over=record.is_over, now=now)
 
 
 def on_blobs_missing(state: ClusterState, engine: EngineId, record: BlobsMissing, *, now: float) -> None:

@@ -103,6 +103,7 @@ DOORS: dict[str, dict[type, Door]] = {
         m.Results: engines.on_results,
         m.ShareBlob: engines.on_share_blob,
         m.Started: engines.on_started,
+        m.Lends: engines.on_lends,
         m.BlobsMissing: engines.on_blobs_missing,
         m.Ping: _pong("engine"),
         m.Goodbye: ends.on_goodbye,

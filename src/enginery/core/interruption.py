@@ -29,7 +29,7 @@ import contextlib
 import enum
 import math
 from collections.abc import Sized
-from typing import Final
+from typing import Final, NamedTuple
 
 from enginery.core.workload import Attempt
 
@@ -80,6 +80,15 @@ class Wish:
         return f"<Wish: {self.reason.name} for task {self.attempt}, {'due' if self.is_due else 'taken up'}>"
 
 
+class Suspended(NamedTuple):
+    """A task that waits while another one runs inside it. Its limit goes on."""
+
+    attempt: Attempt
+    began_at: float
+    limit_s: float
+    rows: Sized
+
+
 class Interruption:
     """The task that runs, its limit, and all wishes."""
 
@@ -127,6 +136,18 @@ class Interruption:
         self.limit_s = math.inf
         if self._wishes:
             self._wishes.clear()
+
+    def on_suspended(self) -> Suspended:
+        """The task waits, and another one is about to begin inside it."""
+        assert self.attempt is not None, "it runs"
+        return Suspended(self.attempt, self.began_at, self.limit_s, self._rows)
+
+    def on_resumed(self, suspended: Suspended) -> None:
+        """What was inside it has ended. What is meant for it still stands."""
+        for wish in list(self._wishes):
+            if wish.attempt == self.attempt:
+                self.on_item_ended(wish)
+        self.attempt, self.began_at, self.limit_s, self._rows = suspended
 
     def on_item_ended(self, wish: Wish) -> None:
         """The item that this wish was for has ended by it. Either thread may be the first to find that."""

@@ -20,7 +20,7 @@ from enginery.core.kept_copies import KeptCopies
 from enginery.core.submissions import Blob, Copies, Submission
 from enginery.core.wishes import ABORT, Wish, Wishes, say
 from enginery.errors import TooLarge
-from enginery.ids import BlobId, ClientId, EngineId, TaskId, make_task_id, task_client, task_number
+from enginery.ids import NO_TASK, BlobId, ClientId, EngineId, TaskId, make_task_id, task_client, task_number
 from enginery.protocol.link import RECORD_BYTES, Link, cut_blob
 from enginery.protocol.messages import (
     CALL_LIMIT_BYTES,
@@ -168,17 +168,17 @@ class Ledger(Generic[Promise]):
         first: TaskId | None = None,
         *,
         submitter: int = 0,
+        parent: TaskId = NO_TASK,
     ) -> TaskId:
         """Take a call; `promises` has one entry per task. Returns the first task's id, the others follow it.
 
-        `first` is the first task of what this is a part of, if that has been submitted before. `submitter` is
-        who may ask for it by `submitted_since`.
-        `blobs` holds the function's blob (if the options name one) and those that the payload refers to, in
-        order. Raises TooLarge or ValueError for a call above the limits of the protocol.
+        `first` is the first task of what this is a part of, if that has been submitted before; `parent` the
+        task that makes it while it runs; `submitter` is who may ask for it by `submitted_since`. `blobs` has
+        the function's blob (if the options name one) and those that the payload refers to, in order. Raises
+        TooLarge or ValueError for a call above the limits of the protocol.
         """
-        if len(engines) > ENGINES_PER_CALL:
-            sentence = f"one call goes to {ENGINES_PER_CALL:,} engines at most, not to {len(engines):,}"
-            raise ValueError(sentence)
+        if (count := len(engines)) > ENGINES_PER_CALL:
+            raise ValueError(f"one call goes to {ENGINES_PER_CALL:,} engines at most, not to {count:,}")
         size = total = len(payload)
         for blob in blobs:
             total += blob.size_bytes
@@ -196,6 +196,7 @@ class Ledger(Generic[Promise]):
                 tuple(blob.blob_id for blob in blobs if blob.blob_id != options.function),
                 engines,
                 0 if first is None else task_number(first),
+                parent,
             ),
             blobs,
             promises,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from enginery.ids import EngineId
+from enginery.ids import EngineId, TaskId
 
 
 class Destination(NamedTuple):
@@ -30,6 +30,7 @@ class Destination(NamedTuple):
     engines: tuple[EngineId, ...] = ()  # none named = all
     refused: frozenset[int] = frozenset()  # these have said that the task cannot run there
     failed: frozenset[int] = frozenset()  # the task has failed there: taken only when there is no other
+    family: tuple[TaskId, ...] = ()  # its ancestors: engines where one of these waits take it too
 
 
 ANYWHERE: Final = Destination()

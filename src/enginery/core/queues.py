@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from enginery.core.placement import ANYWHERE, Destination
 from enginery.core.tasks import Task, TaskState
@@ -106,6 +106,13 @@ class ReadyQueue:
                     return task
             del self._by_priority[priority], self._order[0]
         return None
+
+    def take_where(self, condition: Callable[[Task], object]) -> Task | None:
+        """The next task for which that holds. Searches: only for engines where a task waits."""
+        found = next((task for task in self if condition(task)), None)
+        if found is not None:
+            self.remove(found)
+        return found
 
     def remove(self, task: Task) -> None:
         """Take out one that goes to another queue. Searches for it: only for what is rare."""

@@ -14,7 +14,7 @@ that a wrong estimate costs a round trip and not the length of a task.
 An attempt after a failure goes to an engine that has not failed the task, waiting for one if need be, and to
 any if all have; before it the task rests (`retries`). An engine that refuses a task (`Status.UNMET`) is not
 asked again. What is taken back or ended before its time is the business of `cancelling`, tasks of different
-priorities that of `urgency`.
+priorities that of `urgency`, tasks that tasks have made that of `families`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from enginery.core.cancelling import CANCEL_GRACE_S, FACTS, Cancelling
 from enginery.core.dependencies import ENDS_KEPT, NOWHERE, Dependencies, End
 from enginery.core.durations import DurationTable, duration_key
 from enginery.core.engines import WINDOW_S, EngineLoad, EngineTable, RecentlyGone
+from enginery.core.families import Families
 from enginery.core.outbox import SchedulerOutbox
 from enginery.core.placement import ANYWHERE, Placement
 from enginery.core.queues import LOWEST_PRIORITY, ReadyQueue
@@ -35,7 +36,7 @@ from enginery.core.tasks import Fact, Task, TaskState
 from enginery.core.urgency import Urgency
 from enginery.core.waiting_tasks import WaitingTasks
 from enginery.errors import TimeLimitExceeded
-from enginery.ids import NO_ENGINE, ClientId, EngineId, TaskId, make_task_id
+from enginery.ids import NO_ENGINE, NO_TASK, ClientId, EngineId, TaskId, make_task_id
 from enginery.protocol.messages import Call, EngineResult, Status, TaskOptions, TaskResult
 
 ANNOUNCE_S = 0.05
@@ -88,6 +89,7 @@ class Scheduler:
         self.reclaiming = Reclaiming(self._tasks, self._table, self._waiting, self.cancelling)
         self._sendings = 0
         self.urgency = Urgency(self._tasks, self._table, self._waiting, outbox, self._send)
+        self.families = Families(self._tasks, self._table, self._waiting, outbox, self._send)
         self._recall_at: float | None = None
 
     def __repr__(self) -> str:
@@ -192,6 +194,7 @@ class Scheduler:
         """It said hello again. Returns what was lost on the way to it, to be sent once more, in order."""
         load = self._engines[engine]
         load.connected = True
+        load.lent_to.clear()  # it says so again
         self._room.update(load)
         known = set(held)
         return [task for task in load.in_flight.values() if (task.task_id, task.attempt) not in known]
@@ -264,7 +267,14 @@ class Scheduler:
     # ------------------------------------------------------------ facts: tasks
 
     def on_submitted(
-        self, client: ClientId, options: TaskOptions, call: Call, *, blob_bytes: int = 0, now: float
+        self,
+        client: ClientId,
+        options: TaskOptions,
+        call: Call,
+        *,
+        family: tuple[TaskId, ...] = (),
+        blob_bytes: int = 0,
+        now: float,
     ) -> list[Task]:
         """Take one call: a balanced task, or a direct one for each engine that it names."""
         task_id = make_task_id(client, call.number)
@@ -272,7 +282,7 @@ class Scheduler:
         if not call.engines:
             task = Task(
                 task_id, options, call.payload, call.blobs,
-                direct=NO_ENGINE, size_bytes=size, submitted_at=now,
+                direct=NO_ENGINE, size_bytes=size, submitted_at=now, family=family,
             )  # fmt: skip
             self._tasks.admit(task)
             if task.state is TaskState.WAITING:
@@ -286,7 +296,7 @@ class Scheduler:
         for offset, engine in enumerate(call.engines):
             task = Task(
                 TaskId(task_id + offset), options, call.payload, call.blobs,
-                direct=engine, size_bytes=size, submitted_at=now,
+                direct=engine, size_bytes=size, submitted_at=now, family=family,
             )  # fmt: skip
             self._tasks.admit(task)
             tasks.append(task)
@@ -300,6 +310,17 @@ class Scheduler:
                 load.direct.push(task)
                 self._waiting.direct.add(engine)
         return tasks
+
+    def on_lends(self, engine: EngineId, task_id: TaskId, attempt: int, *, is_over: bool, now: float) -> None:
+        """A task waits, and its engine is there for its descendants; or it waits no longer."""
+        task = self._tasks.present(engine, task_id, attempt)
+        if task is None:
+            return
+        if is_over:
+            self.families.on_waits_no_longer(engine, task)
+        else:
+            self.on_started(engine, task_id, attempt, now=now)
+            self.families.on_lends(engine, task)
 
     def on_started(self, engine: EngineId, task_id: TaskId, attempt: int, *, now: float) -> None:
         task = self._tasks.present(engine, task_id, attempt)
@@ -386,6 +407,7 @@ class Scheduler:
                 self._waiting.reconsider(task, now)
         if self.reclaiming.is_open:
             return  # what is in a queue may be in an engine all the same
+        self.families.dispatch(now=now)
         if self._tasks.prioritised:
             self.urgency.dispatch(now=now)
         else:
@@ -441,6 +463,7 @@ class Scheduler:
         estimate_s = self._durations.estimate_s(duration_key(task.options))
         self._tasks.send(task, load, estimate_s=estimate_s, now=now)
         self._sendings = load.given_at = self._sendings + 1
+        task.inside = NO_TASK if not load.lent_to else load.lent_to[-1].task_id
         self._room.update(load)
         if task.priority < load.cleared_for:
             load.cleared_for = LOWEST_PRIORITY

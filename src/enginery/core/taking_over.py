@@ -6,7 +6,7 @@ that they had. See `reclaiming` for why nothing runs twice, and `restoring` for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from enginery.core import places
@@ -49,7 +49,8 @@ def take_over(state: ClusterState, left: LeftOver, *, now: float) -> None:
     _find_blobs(state, left)
     for former_client in left.clients:
         _restore_client(state, former_client, now)
-    tasks = [(former, _restore_task(state, former)) for former in left.tasks]
+    parents = {former.call.task: former.call.parent for former in left.tasks}
+    tasks = [(former, _restore_task(state, former, _family(former, parents))) for former in left.tasks]
     placed = [former.call.task for former in left.tasks if former.attempt > 1 or former.engine_key]
     state.restoring.begin(engines, placed, now=now)
     state.scheduler.reclaiming.is_open = True
@@ -138,7 +139,17 @@ def _is_away(state: ClusterState, identity: Identity, grace_s: float, now: float
     state.liveness.on_disconnected(identity, now=now)
 
 
-def _restore_task(state: ClusterState, former: FormerTask) -> Task:
+def _family(former: FormerTask, parents: Mapping[TaskId, TaskId]) -> tuple[TaskId, ...]:
+    """Its ancestors that have not ended, the nearest first."""
+    family: list[TaskId] = []
+    parent = former.call.parent
+    while parent in parents:
+        family.append(parent)
+        parent = parents[parent]
+    return tuple(family)
+
+
+def _restore_task(state: ClusterState, former: FormerTask, family: tuple[TaskId, ...]) -> Task:
     call = former.call
     task = Task(
         call.task,
@@ -148,6 +159,7 @@ def _restore_task(state: ClusterState, former: FormerTask) -> Task:
         direct=call.engine,
         size_bytes=len(call.payload),
         submitted_at=call.submitted,
+        family=family,
     )
     state.blobs.hold_lost(task.needed_blobs)
     credit = state.credits.get(task_client(call.task))

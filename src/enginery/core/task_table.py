@@ -42,6 +42,7 @@ class TaskTable:
         self.resting = Resting()
         self.to_end_by = Deadlines()  # of tasks that are watched: when their engines are to have ended them
         self.prioritised = 0  # tasks of another priority than 0
+        self.has_families = False  # whether any task was ever made by another
         self._dependencies = dependencies
         self._tasks: dict[TaskId, Task] = {}
         self.get = self._tasks.get
@@ -91,6 +92,8 @@ class TaskTable:
         self._tasks[task.task_id] = task
         if task.priority:
             self.prioritised += 1
+        if task.family:
+            self.has_families = True
 
     def set_priority(self, task: Task, priority: int) -> None:
         """It is in no queue now."""

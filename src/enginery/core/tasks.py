@@ -134,7 +134,9 @@ class Task:
         "direct",
         "engine",
         "estimate_s",
+        "family",
         "grace_s",
+        "inside",
         "is_watched",
         "options",
         "overdue",
@@ -163,6 +165,7 @@ class Task:
         direct: EngineId,
         size_bytes: int,
         submitted_at: float,
+        family: tuple[TaskId, ...] = (),
     ) -> None:
         self.task_id = task_id
         self.options = options
@@ -175,7 +178,10 @@ class Task:
         self.state = TaskState.WAITING if depends else TaskState.READY
         self.priority = options.priority  # by which tasks of one queue leave it, higher first
         self.turn = 0  # and of the same priority, lower first
-        self.destination = Destination(options.candidates) if options.candidates else ANYWHERE
+        self.family = family  # the task that has made it, while it ran, that one's maker, and so on
+        self.inside = TaskId(0)  # the one of these that waited in its engine when it was sent there
+        is_free = not (options.candidates or family)
+        self.destination = ANYWHERE if is_free else Destination(options.candidates, family=family)
         self.engine = NO_ENGINE  # where it was sent
         self.completed_before = 0  # tasks that this engine had completed then
         self.attempt = 1

@@ -49,7 +49,7 @@ def put_runs(state: ClusterState, engine: EngineId, link: Link, runs: list[tuple
             in_bulk = state.put_blob(("engine", engine), link, blob) or in_bulk
         in_bulk = in_bulk or bool(task.blobs)
         in_order = in_order or task.direct != NO_ENGINE
-        calls.append(EngineCall(task.task_id, task.attempt, task.payload, task.blobs))
+        calls.append(EngineCall(task.task_id, task.attempt, task.payload, task.blobs, task.inside))
         weight += 64 + len(task.payload)
         if task.skipped:
             skips.append((task.task_id, list(task.skipped)))

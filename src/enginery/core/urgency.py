@@ -102,7 +102,9 @@ class Urgency:
 
     def _make_way(self, load: EngineLoad, priority: int) -> None:
         """Have an engine give back what it has not begun and is less urgent."""
-        if priority <= load.cleared_for:
+        if (
+            priority <= load.cleared_for or load.lent_to
+        ):  # what is in there is for nobody else, see `families`
             return
         load.cleared_for = priority
         tasks = [task for task in load.unstarted() if task.priority < priority]

@@ -10,8 +10,8 @@ its way.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from enginery.ids import TaskId
 from enginery.protocol.messages import EngineResult, text_size
@@ -35,6 +35,10 @@ def result_size(result: EngineResult) -> int:
     return size
 
 
+Claim = tuple[Attempt, Any]
+"""An attempt that has been claimed, and the work for it."""
+
+
 class WorkloadStatistics(NamedTuple):
     waiting: int
     unstored: int
@@ -48,6 +52,7 @@ class Workload(Generic[Work]):
         self._queue: OrderedDict[Attempt, Work] = OrderedDict()
         self._started: set[Attempt] = set()  # running, or finished and not stored
         self.running: Attempt | None = None  # from its claim to its result
+        self._outer: list[Attempt] = []  # those that wait while this one runs
         self._given_back: OrderedDict[Attempt, None] = OrderedDict()
         self._controller = ""  # whose tasks these are
         self._is_fenced = False
@@ -90,6 +95,22 @@ class Workload(Generic[Work]):
         self.running = attempt
         return attempt, work
 
+    def start_inside(self, may_begin: Callable[[Work], object]) -> tuple[Attempt, Work] | None:
+        """Claim the oldest one that may begin while the running task waits."""
+        for attempt, work in self._queue.items():
+            if may_begin(work):
+                del self._queue[attempt]
+                self._started.add(attempt)
+                if self.running is not None:
+                    self._outer.append(self.running)
+                self.running = attempt
+                return attempt, work
+        return None
+
+    def runs(self, attempt: Attempt) -> bool:
+        """Whether it has begun and not ended, be it that it waits for another one."""
+        return attempt == self.running or attempt in self._outer
+
     def on_take_back(self, calls: Iterable[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
         """Give back what has not started: (taken, kept)."""
         taken: list[Attempt] = []
@@ -123,7 +144,7 @@ class Workload(Generic[Work]):
     def on_finished(self, result: EngineResult) -> None:
         self._finished += 1
         self._unstored.append(result)
-        self.running = None
+        self.running = self._outer.pop() if self._outer else None
 
     def on_welcome(self, stored: int, controller: str = "") -> None:
         """A hello was answered: everything from this number on is sent again.
@@ -181,6 +202,8 @@ class Workload(Generic[Work]):
     def check(self) -> None:
         """Assert every invariant."""
         assert self._queue.keys().isdisjoint(self._started)
+        assert set(self._outer) <= self._started
+        assert self.running is not None or not self._outer
         assert 0 <= self._sent <= len(self._unstored)
         for result in self._unstored:
             assert (result.task, result.attempt) in self._started

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from enginery import errors
-from enginery.core.interruption import FIRST_PAUSE_S, Interruption, Reason, Wish, handles
+from enginery.core.interruption import FIRST_PAUSE_S, Interruption, Reason, Suspended, Wish, handles
 from enginery.core.workload import Attempt
 from enginery.engine import user_code
 from enginery.ids import format_task_id
@@ -114,6 +114,22 @@ class Interrupts:
         self._plan.on_ended()
         if self._skipped and attempt is not None:
             self._skipped.pop(attempt, None)
+
+    def suspend(self) -> Suspended:
+        """The task waits, and another one is about to begin inside it."""
+        return self._plan.on_suspended()
+
+    def resume(self, suspended: Suspended) -> None:
+        """That one has ended."""
+        inner = self._plan.attempt
+        self._plan.on_resumed(suspended)
+        if self._skipped and inner is not None:
+            self._skipped.pop(inner, None)
+        self.wake()  # its limit may have passed
+
+    def raise_due(self) -> None:
+        """Raise what the running task is to be interrupted for, where a signal would come at a bad moment."""
+        self._raise_wanted()
 
     def verdict(self, error: BaseException) -> Verdict | None:
         """What an error means that came of an interrupt; None if it did not.
@@ -233,9 +249,12 @@ class Interrupts:
     def next_deadline(self) -> float | None:
         return clock.now() + FIRST_PAUSE_S if self._is_stopping else self._plan.next_deadline()
 
-    def on_tick(self, *, now: float) -> None:
-        if self._plan.on_tick(now=now) or self._is_stopping:
+    def on_tick(self, *, now: float) -> bool:
+        """Returns whether the main thread was knocked at."""
+        knocks = self._plan.on_tick(now=now) or self._is_stopping
+        if knocks:
             signal.pthread_kill(self._main, KNOCK)
+        return knocks
 
 
 def _running_loop() -> Any:

@@ -99,6 +99,15 @@ class Ending(NamedTuple):
     written: int = 0  # number of the last that it wrote
 
 
+class _Open(NamedTuple):
+    """The output of a task that waits while another one runs inside it."""
+
+    run: TaskRun
+    number: int
+    has_open_value: bool
+    is_quiet: bool
+
+
 class _Write(NamedTuple):
     """A text, or a mark, as it was noted."""
 
@@ -200,6 +209,26 @@ class OutputCollector:
         if self._is_due:
             self._wake()
         return ending
+
+    def suspend(self) -> _Open:
+        """The present task waits, and another one is about to begin inside it."""
+        run = self._threads.running
+        assert run is not None, "it has begun"
+        found = [] if self._past is None else self._past.look(run)
+        with self._lock:
+            for stream, text in self._drain(run).items():
+                self._place_text(run, stream, text)
+            for name, mark in found:
+                self._place(Piece(run.task, name, "", run.attempt, mark=mark))
+            is_quiet = self._is_quiet and not found
+            return _Open(run, self._number, self._has_open_value, is_quiet)
+
+    def resume(self, suspended: _Open) -> None:
+        """That one has ended."""
+        with self._lock:
+            self._drain(None)  # what is of others is placed
+            self._number, self._has_open_value, self._is_quiet = suspended[1:]
+            self._threads.resume(suspended.run)
 
     def write(self, stream: str, text: str) -> bool:
         """Take text of the caller's task; False if he works for none."""

@@ -99,6 +99,16 @@ class ProgressMeter:
             return _NOTHING
         return Last(_as_record(run.report), run.items, run.failures.failed, run.failures.cancelled)
 
+    def suspend(self) -> _Run | None:
+        """The running task waits, and another one is about to begin inside it."""
+        return self._run
+
+    def resume(self, suspended: _Run | None) -> None:
+        """That one has ended."""
+        self._run = suspended
+        if suspended is not None and (suspended.items or suspended.report is not None):
+            self._be_awake()
+
     def report(self, fraction: float | None, text: str) -> bool:
         """Take the word of the running task; False if the calling thread works for none."""
         run = self._run

@@ -10,10 +10,12 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from enginery.core.workload import Attempt
 from enginery.ids import BlobId
+from enginery.objects.packing import Packed
 from enginery.protocol.codec import Buffer
 from enginery.protocol.link import Link, cut_blob
-from enginery.protocol.messages import ShareBlob
+from enginery.protocol.messages import EngineResult, ShareBlob
 from enginery.transport.sharing import Sharing
 
 
@@ -33,6 +35,42 @@ class ResultBlob(NamedTuple):
             link.put_blob(cut_blob(self.blob_id, self.data, keep=False))
 
 
+class UnstoredResults:
+    """What results hold that the controller does not have safe. Used by the engine's main thread."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
+        self._blobs: dict[Attempt, list[ResultBlob]] = {}
+        self.size_bytes = 0
+        """Of this process's memory; for shared memory its pool has a bound of its own."""
+
+    def __repr__(self) -> str:
+        return f"<UnstoredResults, {self.size_bytes} bytes>"
+
+    def keep(self, attempt: Attempt, packed: Packed) -> tuple[BlobId, ...]:
+        """A task has ended with this: copy its buffers as they are now. Returns their names."""
+        self.size_bytes += len(packed.inline)
+        if not packed.buffers:
+            return ()
+        blobs = self._blobs[attempt] = copy_buffers(packed.buffers, self._sharing)
+        self.size_bytes += _own_bytes(blobs)
+        return tuple(blob.blob_id for blob in blobs)
+
+    def on_stored(self, result: EngineResult) -> None:
+        blobs = self._blobs.pop((result.task, result.attempt), [])
+        self.size_bytes -= len(result.payload) + _own_bytes(blobs)
+
+    def put(self, result: EngineResult, link: Link) -> None:
+        """Queue the buffers of a result for the controller."""
+        for blob in self._blobs[result.task, result.attempt]:
+            blob.put(link)
+
+    def safely_lent(self) -> list[str]:
+        """Segments that the controller has, and may have freed."""
+        unsafe = {blob.segment for blobs in self._blobs.values() for blob in blobs}
+        return [name for name in self._sharing.lent() if name not in unsafe]
+
+
 def copy_buffers(buffers: Sequence[memoryview], sharing: Sharing) -> list[ResultBlob]:
     """The buffers of a result as they are now."""
     blobs = []
@@ -46,6 +84,5 @@ def copy_buffers(buffers: Sequence[memoryview], sharing: Sharing) -> list[Result
     return blobs
 
 
-def held_bytes(blobs: Sequence[ResultBlob]) -> int:
-    """What these take of this process's memory; for shared memory its pool has a bound of its own."""
+def _own_bytes(blobs: Sequence[ResultBlob]) -> int:
     return sum(len(blob.data) for blob in blobs)

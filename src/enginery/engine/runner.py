@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,6 +113,15 @@ class Runner:
             raise
         except BaseException as error:  # noqa: BLE001 - a task may raise anything and ends no engine
             return self.failed(error, kind)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Run another task while the present one waits."""
+        before = self._borrowed, self._writeable, self._began_at, self.unpickle_s
+        try:
+            yield
+        finally:
+            self._borrowed, self._writeable, self._began_at, self.unpickle_s = before
 
     def take_left_over(self) -> bool:
         """Whether what was run since this was asked last has left coroutines running."""

@@ -23,38 +23,39 @@ from typing import TYPE_CHECKING
 
 from enginery.core.arrivals import Arrivals
 from enginery.core.dialer import Dialer
-from enginery.core.workload import Attempt, Workload
+from enginery.core.workload import Attempt, Claim, Workload
+from enginery.engine.arrived_blobs import ArrivedBlobs
 from enginery.engine.attaching import attach_through
 from enginery.engine.control import Calls, ControlThread
 from enginery.engine.interrupts import Interrupts, StopRunning
+from enginery.engine.lending import Lending
 from enginery.engine.memory import Freeing, memory_use
 from enginery.engine.namespace import make_main
 from enginery.engine.output import OutputCollector
 from enginery.engine.past_python import PastPython
 from enginery.engine.progress import ProgressMeter
 from enginery.engine.publishing import Outlet, publish_through
-from enginery.engine.returning import ResultBlob, copy_buffers, held_bytes
+from enginery.engine.returning import UnstoredResults
 from enginery.engine.runner import Runner, Work
 from enginery.engine.startup import StartupFailed, run_startup, tell_surroundings
 from enginery.engine.streams import NoInput, TaskStream
 from enginery.engine.threads import TaskThreads
 from enginery.engine.visits import Visits
 from enginery.errors import TooLarge
-from enginery.ids import NO_ENGINE, BlobId, EngineId
+from enginery.ids import NO_ENGINE, EngineId, TaskId
+from enginery.nesting import set_stage
 from enginery.objects.failures import format_remote_traceback
 from enginery.protocol import codec
-from enginery.protocol.assembly import BlobCache
-from enginery.protocol.codec import Buffer
 from enginery.protocol.link import RECORD_BYTES
 from enginery.protocol.messages import (
     CALL_LIMIT_BYTES,
-    BlobsMissing,
     DropBlobs,
     EngineHello,
     EngineResult,
     EngineWelcome,
     FreeSegments,
     Goodbye,
+    Lends,
     MemoryUse,
     PutBlob,
     Results,
@@ -68,7 +69,6 @@ from enginery.protocol.messages import (
 from enginery.protocol.specs import CONTROL_FAILED, STARTUP_FAILED, EngineSpec
 from enginery.transport import clock
 from enginery.transport.channel import Channel, Waker
-from enginery.transport.shared_memory import SegmentGone
 from enginery.transport.sharing import Sharing
 from enginery.transport.status_page import StatusPage
 
@@ -109,18 +109,16 @@ class Engine:
         self._lock = threading.Lock()  # around the workload: this thread claims, another gives back
         self._workload: Workload[Work] = Workload()
         self._arrivals: Arrivals[Work] = Arrivals()
-        self._blobs = BlobCache()
+        self._blobs = ArrivedBlobs(sharing)
         self._sharing = sharing
-        self._unreadable: set[BlobId] = set()  # shared by name, and not to be mapped here
-        self._result_blobs: dict[Attempt, list[ResultBlob]] = {}  # until their result is stored
-        self._unstored_bytes = 0
+        self._unstored = UnstoredResults(sharing)
         self._byte_window = 1
         self._namespace = make_main()
         self._page = StatusPage.create(Path(spec.status_page)) if spec.status_page else None
-        self._waker = Waker()  # wakes this thread
-        self._wakers = (self._waker,)
+        self.waker = Waker()  # wakes this thread
+        self.wakers = (self.waker,)
         self._control_waker = Waker()
-        self._interrupts = Interrupts(self._control_waker.wake)
+        self.interrupts = Interrupts(self._control_waker.wake)
         self._threads = TaskThreads()
         self._unfollow: Callable[[], None] = lambda: None
         self._past: PastPython | None = None  # None: nobody reads what is written past Python
@@ -134,11 +132,12 @@ class Engine:
         )
         self._progress = ProgressMeter(self._control_waker.wake, self._threads)
         self._visits = Visits(
-            self._threads, self._interrupts, self._lock, self._waker.wake, self._past, self._page
+            self._threads, self.interrupts, self._lock, self.waker.wake, self._past, self._page
         )
         self._output.visitors = self._visits
         self._input = NoInput()
         self._streams = TaskStream(self._output, "stdout", 1), TaskStream(self._output, "stderr", 2)
+        self._lending = Lending(self, self._threads, self._output, self._progress, self.interrupts)
         self._discarded: deque[list[object]] = deque()  # values of a cleared namespace
         self._freeing = Freeing()
         self._control: ControlThread | None = None
@@ -175,10 +174,10 @@ class Engine:
     def stop(self) -> None:
         """End soon, from any thread or a signal handler; user code that runs is not interrupted."""
         self._stopping = True
-        self._waker.wake()
+        self.waker.wake()
 
     def _install(self) -> None:
-        self._interrupts.install()
+        self.interrupts.install()
         signal.signal(signal.SIGTERM, self._on_terminate)
         sys.stdin, (sys.stdout, sys.stderr) = self._input, self._streams
         if self._past is not None:
@@ -187,10 +186,12 @@ class Engine:
         self._unfollow = self._threads.follow()
         publish_through(Outlet(self._output, self._progress))
         attach_through(self._open_kernel)
+        set_stage(self._lending)
 
     def _leave(self) -> None:
         publish_through(None)
         attach_through(None)
+        set_stage(None)
         self._visits.close()
         self._unfollow()
         if self._control is not None:
@@ -204,7 +205,7 @@ class Engine:
             self._say_goodbye()
         self._channel.close(linger_s=0.5)
         self._sharing.close()
-        self._waker.close()
+        self.waker.close()
         self._control_waker.close()
         if self._past is not None:
             self._past.close()
@@ -232,7 +233,7 @@ class Engine:
 
     def _on_terminate(self, signum: int, frame: FrameType | None) -> None:
         self.stop()
-        self._interrupts.stop(frame)
+        self.interrupts.stop(frame)
 
     # ------------------------------------------------------------ the loop
 
@@ -250,14 +251,14 @@ class Engine:
             self._keep_in_touch(now)
             self._send()
             deadline = self._dialer.next_deadline()
-            channel.wait(None if deadline is None else max(deadline - clock.now(), 0.0), self._wakers)
-            self._waker.clear()
+            channel.wait(None if deadline is None else max(deadline - clock.now(), 0.0), self.wakers)
+            self.waker.clear()
 
     def _run_some(self, now: float) -> bool:
         """Run tasks until it is time to report. False if there was nothing to run."""
         until = now + FLUSH_S
         ran = False
-        while now < until and not self._stopping and self._unstored_bytes < self._byte_window:
+        while now < until and not self._stopping and self._unstored.size_bytes < self._byte_window:
             with self._lock:
                 claimed = self._workload.start_next()
             if claimed is None:
@@ -271,6 +272,48 @@ class Engine:
             self._report()
             self._send()
         return ran
+
+    # ------------------------------------------------------------ while a task waits: see `lending`
+
+    def claim_inside(self, may_begin: Callable[[TaskId], object]) -> Claim | None:
+        """Claim a task that may begin inside another one."""
+        if self._stopping or self._unstored.size_bytes >= self._byte_window:
+            return None
+        with self._lock:
+            return self._workload.start_inside(lambda work: may_begin(work.call.inside))
+
+    def run_inside(self, claim: Claim, waiting: TaskId) -> None:
+        assert self._runner is not None, "a task runs"
+        with self._runner.inside():
+            self._run_one(*claim)
+        if self._page is not None:
+            self._page.finish(waiting)
+        self._report()
+        self._send()
+
+    def hear(self) -> None:
+        """Take what has come, and say what is to be said."""
+        now = clock.now()
+        self._receive(now)
+        self._keep_in_touch(now)
+        self._send()
+
+    def sleep(self, deadline: float | None) -> None:
+        """Until something comes, or is due."""
+        deadlines = [moment for moment in (deadline, self._dialer.next_deadline()) if moment is not None]
+        left_s = max(min(deadlines) - clock.now(), 0.0) if deadlines else None
+        self._channel.wait(left_s, self.wakers)
+        self.waker.clear()
+
+    def runs(self, attempt: Attempt) -> bool:
+        """Whether a task has begun here and not ended."""
+        with self._lock:
+            return self._workload.runs(attempt)
+
+    def say_lends(self, attempt: Attempt, *, is_over: bool) -> None:
+        if self._dialer.is_bound:  # else the next welcome has it said
+            self._dialer.link.put(Lends(*attempt, is_over))
+            self._send()
 
     def _run_visit(self) -> bool:
         """Run a cell of a front-end that waits for its turn. False if there is none."""
@@ -296,7 +339,7 @@ class Engine:
         run = self._output.begin(call.task, call.attempt)
         self._progress.begin(call.task, call.attempt)
         started = clock.now()
-        self._interrupts.begin(attempt, options.time_limit_s)
+        self.interrupts.begin(attempt, options.time_limit_s)
         outcome = runner.run(
             options.kind,
             options.function,
@@ -317,36 +360,15 @@ class Engine:
             too_large = TooLarge("the result", size_bytes=size_bytes, limit_bytes=CALL_LIMIT_BYTES)
             outcome = runner.failed(too_large, options.kind)
         packed = outcome.packed
-        blobs: list[ResultBlob] = []
-        if packed.buffers:
-            blobs = copy_buffers(packed.buffers, self._sharing)
-            self._result_blobs[attempt] = blobs
         result = EngineResult(
-            attempt[0],
-            attempt[1],
-            outcome.status,
-            packed.inline,
-            tuple(blob.blob_id for blob in blobs),
-            started,
-            completed,
-            stdout,
-            stderr,
-            outputs,
-            outcome.error,
-            outcome.error_types,
-            runner.unpickle_s,
-            runner.pickle_s,
-            last.report,
-            last.items,
-            last.failed,
-            last.cancelled,
-            written,
-            self._threads.linger(run) or runner.take_left_over(),
-        )
-        self._unstored_bytes += len(packed.inline) + held_bytes(blobs)
+            attempt[0], attempt[1], outcome.status, packed.inline, self._unstored.keep(attempt, packed),
+            started, completed, stdout, stderr, outputs, outcome.error, outcome.error_types,
+            runner.unpickle_s, runner.pickle_s, last.report, last.items, last.failed, last.cancelled,
+            written, self._threads.linger(run) or runner.take_left_over(),
+        )  # fmt: skip
         with self._lock:
             self._workload.on_finished(result)
-            self._interrupts.end()
+            self.interrupts.end()
 
     # ------------------------------------------------------------ in
 
@@ -361,53 +383,26 @@ class Engine:
                 elif isinstance(record, Stored):
                     self._on_stored(record.below)
                 elif isinstance(record, ShareBlob):
-                    self._on_shared(record)
+                    self._blobs.on_shared(record)
                 elif isinstance(record, FreeSegments):
                     self._sharing.release(record.segments)
                 elif isinstance(record, DropBlobs):
-                    self._unreadable.difference_update(record.blobs)
-                    for blob in record.blobs:
-                        self._blobs.drop(blob)
+                    self._blobs.on_dropped(record.blobs)
                 elif isinstance(record, EngineWelcome):
                     self._on_welcome(record)
                 elif isinstance(record, Goodbye):
                     self.stop()
 
-    def _on_shared(self, record: ShareBlob) -> None:
-        try:
-            data = self._sharing.read(record.segment, record.size_bytes)
-        except (SegmentGone, OSError) as error:
-            log.warning("a shared buffer cannot be mapped; from now on they come as frames: %s", error)
-            self._unreadable.add(record.blob)
-        else:
-            self._blobs.put(record.blob, data, keep=record.keep)
-
     def _on_run(self, record: Run) -> None:
-        options = record.options
         attempts = {call.task: call.attempt for call in record.calls} if record.skips else {}
         for task, items in record.skips:
             self.skip_items((task, attempts[task]), items)
-        function: Buffer | None = None
-        missing: list[BlobId] = []
-        if options.function:
-            function = self._blobs.get(options.function)
-            if function is None and self._runner is not None:
-                function = self._runner.function_data(options.function)
-            if function is None:
-                missing = [options.function]
-        for call in record.calls:
-            buffers = [self._blobs.get(blob) for blob in call.blobs]
-            absent = [
-                *missing,
-                *(blob for blob, data in zip(call.blobs, buffers, strict=True) if data is None),
-            ]
-            work: Work | None = None
-            if not absent:
-                work = Work(options, call, function, [data for data in buffers if data is not None])
+        runner = self._runner
+        assert runner is not None, "tasks come after the welcome"
+        for attempt, work, missing in self._blobs.arrivals(record, runner.function_data):
             with self._lock:
-                if self._take_in((call.task, call.attempt), work) and absent:
-                    is_unreadable = not self._unreadable.isdisjoint(absent)
-                    self._dialer.link.put(BlobsMissing(call.task, call.attempt, absent, is_unreadable))
+                if self._take_in(attempt, work) and missing is not None:
+                    self._dialer.link.put(missing)
 
     def _take_in(self, attempt: Attempt, work: Work | None) -> bool:
         """Under the lock. False if the task is not to be run: it was given back, or is here already."""
@@ -421,13 +416,11 @@ class Engine:
         with self._lock:
             safe = self._workload.on_stored(below)
         for result in safe:
-            blobs = self._result_blobs.pop((result.task, result.attempt), [])
-            self._unstored_bytes -= len(result.payload) + held_bytes(blobs)
+            self._unstored.on_stored(result)
 
     def _on_welcome(self, record: EngineWelcome) -> None:
         self._byte_window = record.result_byte_window
         self._blobs.restart()
-        self._unreadable.clear()
         self._on_stored(record.stored)
         with self._lock:
             self._workload.on_welcome(record.stored, record.controller)
@@ -440,7 +433,7 @@ class Engine:
                 engine=self.engine,
                 key=self._spec.key,
                 show=self._output.show,
-                interrupts=self._interrupts,
+                interrupts=self.interrupts,
                 watch_rows=self._progress.watch_rows,
             )
             self._runner.offer_shell()
@@ -461,6 +454,8 @@ class Engine:
             self._control.start()
             log.info("engine %d of %s", self.engine, self._spec.cluster)
             self._set_up(self._runner)
+        for waiting in self._lending.waiting:
+            self._dialer.link.put(Lends(*waiting))
 
     def _set_up(self, runner: Runner) -> None:
         """Before the first task."""
@@ -481,7 +476,7 @@ class Engine:
             for ready in released:
                 self._workload.on_task(*ready)
         if released:
-            self._waker.wake()
+            self.waker.wake()
         return taken, kept
 
     # What follows is called by the control thread: it implements `control.Interruptions`.
@@ -489,14 +484,15 @@ class Engine:
     def end_calls(self, calls: Calls, grace_s: float) -> tuple[Calls, Calls]:
         taken, kept = self._give_back(calls)
         with self._lock:
-            if (running := self._workload.running) in kept:
-                self._interrupts.cancel(running, grace_s)
+            for task, number in kept:
+                if self._workload.runs((task, number)):
+                    self.interrupts.cancel((task, number), grace_s)
         return taken, kept
 
     def skip_items(self, attempt: Attempt, items: list[int]) -> None:
         """Also called by the main thread: items may have been cancelled before their part came."""
         with self._lock:
-            self._interrupts.skip(attempt, items, is_running=self._workload.running == attempt)
+            self.interrupts.skip(attempt, items, is_running=self._workload.running == attempt)
 
     def held_for(self, controller: str) -> Calls | None:
         with self._lock:
@@ -505,24 +501,25 @@ class Engine:
     def interrupt(self) -> None:
         with self._lock:
             if (running := self._workload.running) is not None:
-                self._interrupts.interrupt(running)
+                self.interrupts.interrupt(running)
 
     def set_grace(self, grace_s: float) -> None:
-        self._interrupts.set_grace(grace_s)
+        self.interrupts.set_grace(grace_s)
 
     def next_deadline(self) -> float | None:
-        return self._interrupts.next_deadline()
+        return self.interrupts.next_deadline()
 
     def on_tick(self, *, now: float) -> None:
         with self._lock:
-            self._interrupts.on_tick(now=now)
+            if self.interrupts.on_tick(now=now) and self._lending.waiting:
+                self.waker.wake()  # a wait looks after what is meant for its task itself
 
     def _clear_namespace(self) -> None:
         """Called by the control thread. What goes with the values may be code of the user's: not here."""
         assert self._runner is not None, "the control thread starts after the runner is there"
         self._discarded.append(self._runner.clear())
         self._sharing.trim()
-        self._waker.wake()
+        self.waker.wake()
 
     def _tell_memory(self, free: bool) -> tuple[MemoryUse, bool]:
         """Called by the control thread. Also returns whether caches were emptied: not while a task runs."""
@@ -532,10 +529,12 @@ class Engine:
             self._sharing.trim()
             if self._workload.running is None:
                 self._freeing.ask()
-                self._waker.wake()
+                self.waker.wake()
                 freed = self._freeing.wait(FREE_WAIT_S)
         blobs = self._blobs.total_bytes + self._runner.function_bytes
-        return memory_use(self._namespace, self._sharing, blobs=blobs, results=self._unstored_bytes), freed
+        return memory_use(
+            self._namespace, self._sharing, blobs=blobs, results=self._unstored.size_bytes
+        ), freed
 
     def _free(self) -> None:
         self._blobs.forget_kept()
@@ -563,14 +562,9 @@ class Engine:
             held,
             first_result,
             self._sharing.name,
-            self._safely_lent(),
+            self._unstored.safely_lent(),
             self._sharing.reads and not self._sharing.name,
         )
-
-    def _safely_lent(self) -> list[str]:
-        """Segments that the controller has, and may have freed."""
-        unsafe = {blob.segment for blobs in self._result_blobs.values() for blob in blobs}
-        return [name for name in self._sharing.lent() if name not in unsafe]
 
     def _report(self) -> None:
         """Queue the results that have gathered."""
@@ -584,8 +578,7 @@ class Engine:
                 link.put(Results(first, results), weight)
                 continue
             for result in results:
-                for blob in self._result_blobs[result.task, result.attempt]:
-                    blob.put(link)
+                self._unstored.put(result, link)
             link.put_after_bulk(Results(first, results), weight)
 
     def _keep_in_touch(self, now: float) -> None:

@@ -52,6 +52,16 @@ class TaskThreads:
         self._run.set(None)
         return run
 
+    def resume(self, run: TaskRun) -> None:
+        """A task that has waited goes on, in the calling thread."""
+        self._run.set(run)
+        self.running = run
+        self._has_started_threads = True  # or may have: it is looked at
+
+    def is_running_here(self) -> bool:
+        """Whether the caller is what the main thread runs for the running task, and no thread of it."""
+        return self.running is not None and threading.get_ident() == self._main
+
     def here(self) -> TaskRun | None:
         """The task that the caller works for; it may have ended. None if there is none."""
         run = self._run.get()

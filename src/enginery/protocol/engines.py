@@ -90,6 +90,17 @@ class Started(Record, tag=52):
     attempt: Attempt
 
 
+class Lends(Record, tag=54):
+    """A task waits for others, and its engine is there for its descendants meanwhile; or it waits no longer.
+
+    To be said again after each hello.
+    """
+
+    task: Task
+    attempt: Attempt
+    is_over: bool = False
+
+
 class BlobsMissing(Record, tag=53):
     """The engine has forgotten these blobs; send them and the task again."""
 
@@ -99,7 +110,9 @@ class BlobsMissing(Record, tag=53):
     unreadable: bool = False  # it could not map them: send them as frames
 
 
-FromEngine: TypeAlias = EngineHello | Results | Started | BlobsMissing | PutBlob | ShareBlob | Ping | Goodbye
+FromEngine: TypeAlias = (
+    EngineHello | Results | Started | BlobsMissing | Lends | PutBlob | ShareBlob | Ping | Goodbye
+)
 
 
 class RunOptions(Record):
@@ -116,6 +129,9 @@ class EngineCall(Record):
     attempt: int
     payload: bytes
     blobs: tuple[BlobId, ...] = ()
+    inside: TaskId = TaskId(
+        0
+    )  # may begin while this task waits, or any if this one has ended; 0 = while none does
 
 
 class EngineWelcome(Record, tag=70):

@@ -29,6 +29,7 @@ class TaskAccepted(Record, tag=1):
     blobs: tuple[BlobId, ...] = ()
     engine: EngineId = NO_ENGINE  # target of a direct task; NO_ENGINE = balanced
     first: TaskId = TaskId(0)  # of the tasks of what its user called; 0 = itself
+    parent: TaskId = TaskId(0)  # that has made it while it ran; 0 = none
 
 
 class TaskEnded(Record, tag=2):

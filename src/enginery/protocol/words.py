@@ -212,6 +212,7 @@ class Call(Record):
     blobs: tuple[BlobId, ...] = ()
     engines: Annotated[tuple[Addressed, ...], Meta(max_length=ENGINES_PER_CALL)] = ()
     first: FirstNumber = 0  # 0 = `number`
+    parent: Task = TaskId(0)  # the task that makes it, while it runs; 0 = none
 
 
 REPORT_TEXT_LIMIT = 200

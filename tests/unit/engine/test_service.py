@@ -483,7 +483,7 @@ def test_items_that_are_skipped_are_noted_under_the_lock(site: Site, monkeypatch
 
     def watch(engine: Engine) -> None:
         install(engine)
-        engine._interrupts.skip = lambda *_, **__: held.append(engine._lock.locked())  # type: ignore[method-assign]
+        engine.interrupts.skip = lambda *_, **__: held.append(engine._lock.locked())  # type: ignore[method-assign]
 
     monkeypatch.setattr(Engine, "_install", watch)
 
