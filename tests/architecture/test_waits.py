@@ -95,7 +95,7 @@ def may_block(module: str, call: ast.Call, queues: frozenset[str] = frozenset())
 
 def rows(plan: str) -> dict[tuple[str, str], tuple[str, str]]:
     """By module and function: what is waited for, and what ends that."""
-    found = {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for module, functions, what, ends in _ROW.findall(plan):
         for function in re.findall(r"`([^`]+)`", functions):
             found[module, function] = what.strip(), ends.strip()
@@ -103,7 +103,7 @@ def rows(plan: str) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def found_in(modules: list[Module]) -> dict[tuple[str, str], str]:
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for module in modules:
         if module.room not in UNUSED_ROOMS:
             path = module.path.relative_to(SOURCES / "enginery").with_suffix("")
