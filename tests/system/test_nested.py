@@ -156,8 +156,9 @@ def test_who_is_cancelled_takes_its_children_along(rc: ipp.Client, gate: Gate) -
     until_begun(outer)
     until(lambda: sum(rc.queue_status(e)["queue"] for e in (0, 1)) == 3)
     assert outer.cancel()
-    with pytest.raises(ipp.TaskCancelled):
+    with pytest.raises(ipp.TaskCancelled, match=outer.msg_ids[0]):
         outer.get(timeout=PATIENCE_S)
+    assert outer.status == "cancelled" or outer.metadata["status"] == "cancelled"
     until(lambda: sum(rc.queue_status(e)["queue"] for e in (0, 1)) == 0)
 
 

@@ -207,7 +207,7 @@ def on_abort(state: ClusterState, client: ClientId, record: Abort, *, now: float
 def on_cancel(state: ClusterState, client: ClientId, record: Cancel, *, now: float) -> None:
     """What a task has made and not waited for is cancelled with it."""
     scheduler = state.scheduler
-    tasks = [*scheduler.families.descendants(record.tasks), *record.tasks]
+    tasks = list(dict.fromkeys([*record.tasks, *scheduler.families.descendants(record.tasks)]))
     scheduler.cancelling.on_cancelled(tasks, grace_s=record.grace_s, now=now)
 
 

@@ -99,6 +99,7 @@ class Interruption:
         self.grace_s = -1.0  # of a task over its limit; negative = for ever
         self._rows: Sized = ()  # of a part of a map: what its items have come to so far
         self._wishes: list[Wish] = []
+        self._suspended = 0  # tasks that wait while this one runs inside them
         self._looks_at = math.inf  # when the control thread will look after the limit
 
     def __repr__(self) -> str:
@@ -131,22 +132,24 @@ class Interruption:
         self.began_at = now
 
     def on_ended(self) -> None:
-        """Nothing is meant for the next task."""
-        self.attempt = None
+        """Nothing is meant for the next task. What is meant for those that wait still stands."""
+        ended, self.attempt = self.attempt, None
         self.limit_s = math.inf
-        if self._wishes:
+        if self._wishes and not self._suspended:
             self._wishes.clear()
+        for wish in list(self._wishes):
+            if wish.attempt == ended:
+                self.on_item_ended(wish)
 
     def on_suspended(self) -> Suspended:
         """The task waits, and another one is about to begin inside it."""
         assert self.attempt is not None, "it runs"
+        self._suspended += 1
         return Suspended(self.attempt, self.began_at, self.limit_s, self._rows)
 
     def on_resumed(self, suspended: Suspended) -> None:
-        """What was inside it has ended. What is meant for it still stands."""
-        for wish in list(self._wishes):
-            if wish.attempt == self.attempt:
-                self.on_item_ended(wish)
+        """What ran inside it has ended."""
+        self._suspended -= 1
         self.attempt, self.began_at, self.limit_s, self._rows = suspended
 
     def on_item_ended(self, wish: Wish) -> None:

@@ -121,10 +121,7 @@ class Interrupts:
 
     def resume(self, suspended: Suspended) -> None:
         """That one has ended."""
-        inner = self._plan.attempt
         self._plan.on_resumed(suspended)
-        if self._skipped and inner is not None:
-            self._skipped.pop(inner, None)
         self.wake()  # its limit may have passed
 
     def raise_due(self) -> None:

@@ -79,9 +79,11 @@ class Lending:
         self.waiting.append(attempt)
         engine.say_lends(attempt, is_over=False)
         try:
-            while not predicate() and (deadline is None or clock.now() < deadline):
+            while True:
+                self._interrupts.raise_due()  # first: what it waits for may have ended by the same wish
+                if predicate() or (deadline is not None and clock.now() >= deadline):
+                    return
                 engine.hear()
-                self._interrupts.raise_due()
                 claim = engine.claim_inside(self._may_begin)
                 if claim is not None:
                     self._run(claim, attempt[0])

@@ -339,3 +339,43 @@ class InterruptionMachine(RuleBasedStateMachine):
 
 TestInterruption = InterruptionMachine.TestCase
 TestInterruption.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+# ---------------------------------------------------------------- a task that runs inside another
+
+
+def test_a_wish_for_the_one_that_waits_stands_until_it_goes_on() -> None:
+    plan = Interruption()
+    plan.on_began(ONE, -1.0, now=0.0)
+    outer = plan.on_suspended()
+    plan.on_began(TWO, -1.0, now=1.0)
+    plan.want(Reason.CANCELLED, ONE, now=2.0)
+    plan.want(Reason.CANCELLED, TWO, now=2.0)
+    due = plan.due()
+    assert due is not None
+    assert due.attempt == TWO, "it runs on top"
+    plan.on_ended()
+    assert plan.due() is None
+    plan.on_resumed(outer)
+    due = plan.due()
+    assert due is not None
+    assert due.attempt == ONE
+    plan.on_ended()
+    plan.on_began(TWO, -1.0, now=3.0)
+    assert plan.due() is None
+
+
+def test_the_limit_of_the_one_that_waits_goes_on() -> None:
+    plan = Interruption()
+    plan.on_began(ONE, 2.0, now=0.0)
+    outer = plan.on_suspended()
+    plan.on_began(TWO, -1.0, now=1.0)
+    assert plan.next_deadline() is None
+    assert not plan.on_tick(now=5.0)
+    plan.on_ended()
+    plan.on_resumed(outer)
+    assert plan.next_deadline() == 2.0
+    assert plan.on_tick(now=5.0)
+    due = plan.due()
+    assert due is not None
+    assert (due.reason, due.attempt) == (Reason.OVER_LIMIT, ONE)
