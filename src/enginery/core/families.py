@@ -27,6 +27,9 @@ from enginery.core.tasks import Task, TaskState
 from enginery.core.waiting_tasks import WaitingTasks
 from enginery.ids import EngineId, TaskId
 
+GENERATIONS = 256
+"""Ancestors of a task that count. No engine lets so many wait, see `engine.lending`."""
+
 Send = Callable[[EngineLoad, Task, float], None]
 
 
@@ -55,7 +58,7 @@ class Families:
     def of_child(self, parent: TaskId) -> tuple[TaskId, ...]:
         """What a task that this one makes is to have as its family; nothing if it has ended."""
         task = self._tasks.get(parent) if parent else None
-        return () if task is None else (parent, *task.family)
+        return () if task is None else (parent, *task.family[: GENERATIONS - 1])
 
     def descendants(self, tasks: Iterable[TaskId]) -> list[TaskId]:
         """The unfinished ones. Looks at all tasks, if any was ever made by another."""

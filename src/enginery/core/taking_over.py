@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from enginery.core import places
 from enginery.core.asked_again import AskedAgain
 from enginery.core.credit import Credit
+from enginery.core.families import GENERATIONS
 from enginery.core.left_over import FormerClient, FormerEngine, FormerTask, LeftOver
 from enginery.core.liveness import CLIENT_GRACE_S
 from enginery.core.liveness import GRACE_S as SILENCE_S
@@ -143,7 +144,7 @@ def _family(former: FormerTask, parents: Mapping[TaskId, TaskId]) -> tuple[TaskI
     """Its ancestors that have not ended, the nearest first."""
     family: list[TaskId] = []
     parent = former.call.parent
-    while parent in parents:
+    while parent in parents and len(family) < GENERATIONS:
         family.append(parent)
         parent = parents[parent]
     return tuple(family)

@@ -179,6 +179,10 @@ class Dependency(msgspec.Struct, array_like=True, gc=False, frozen=True):
     failure: bool = False
 
 
+KEPT_NAME_LIMIT = 1000
+"""Characters of the name under which a call is kept."""
+
+
 class TaskOptions(Record):
     """What the tasks of one batch share. The client keeps one object per view, flags and function."""
 
@@ -196,7 +200,9 @@ class TaskOptions(Record):
     writeable: bool = False  # arrays arrive as private ones that may be changed
     time_limit_s: float = -1.0  # for each call of the function; negative = none
     most_calls: Small = 1  # of the function in one of these tasks: the items of the largest part of a map
-    keep: str = ""  # direct tasks: do the same on engines that come later; of one name the last one counts
+    keep: Annotated[str, Meta(max_length=KEPT_NAME_LIMIT)] = (
+        ""  # direct tasks: do the same on engines that come later; of one name the last one counts
+    )
     keep_for_all: bool = False  # not only on those that come under the same ids
 
 
