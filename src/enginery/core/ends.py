@@ -48,7 +48,11 @@ def on_engine_exited(state: ClusterState, key: HostKey, record: EngineExited, *,
         return  # a host speaks for its own engines only
     taking_over.on_exited(state, record.key, record.started if record.proof else (), now=now)
     is_expected = record.expected or record.key in state.stopping or state.is_shutting_down
-    note = "" if is_expected else places.heal(state, record.key, key, record.cause, now=now)
+    note = ""
+    if is_expected:
+        state.healing.on_stopped(record.key)
+    else:
+        note = places.heal(state, record.key, key, record.cause, now=now)
     state.registry.on_engine_ended(record.key)
     if registered is not None:
         _hear_last_words(state, registered.engine, record.words, now=now)

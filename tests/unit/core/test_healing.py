@@ -145,3 +145,12 @@ def test_one_that_dies_while_its_host_is_away_is_started_when_it_is_back(site: S
     site.lose(site.supervisor)
     site.supervisor = site.host("h0")
     assert [launch.wanted for launch in site.launches()] == [[EngineId(0)]]
+
+
+def test_nothing_is_kept_of_engines_that_have_ended(site: Site) -> None:
+    (launch,) = site.dies("e0")
+    site.engine("e1", wanted=0, host="h0")
+    site.started(launch, "e1")  # its word comes after the engine's own
+    site.say(site.caller, m.StopEngines(1, [EngineId(0)]))
+    assert site.dies("e1") == []
+    assert repr(site.hub.state.healing) == "<Healing, 0 to come>"
