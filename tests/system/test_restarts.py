@@ -134,8 +134,9 @@ def test_engines_that_died_meanwhile_are_told_of_and_ids_go_on(cluster: Cluster,
         doomed.get(timeout=20)
     assert sorted(retried.get(timeout=20)) == [1, 2, 3, 4]
     cluster.start_engines_sync(1)
-    rc.wait_for_engines(2, timeout=20)
-    assert rc.ids == [0, 2]
+    rc.wait_for_engines(3, timeout=20)
+    assert rc.ids == [0, 1, 2], "another one has taken the place of the one that died"
+    assert rc[1].apply_sync(os.getpid) != pid
 
 
 def test_without_restart_a_client_is_told_and_restore_goes_on(tmp_path: Path) -> None:

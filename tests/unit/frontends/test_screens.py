@@ -110,3 +110,33 @@ def test_where_there_is_no_terminal_there_is_one_line(
     monkeypatch.setattr(sys, "stderr", None)
     with ProgressBar(lambda: Standing(1, 2), widget=False) as nowhere:
         nowhere.move()
+
+
+class Broken(Terminal):
+    """A terminal that goes away."""
+
+    is_gone = False
+
+    def write(self, text: str) -> int:
+        if self.is_gone:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+@pytest.mark.parametrize("gone", ["later", "from the start"])
+def test_a_bar_whose_terminal_is_gone_takes_no_line_of_the_next_one(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    broken = Broken()
+    broken.is_gone = gone == "from the start"
+    standing = Standing(1, 2, name="f", lines=lines("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(screens, "sys", SimpleNamespace(stderr=broken))
+        first = ProgressBar(lambda: standing, widget=False)
+        broken.is_gone = True
+        with first.hidden():
+            pass
+    second = ProgressBar(lambda: standing, widget=False)
+    second.close()
+    assert [line[:8] for line in terminal.screen()] == ["f:  50%|"]
+    first.close()

@@ -118,7 +118,9 @@ class ProgressBar:
         try:
             step(self._screen)
         except (OSError, ValueError):
-            self._screen = None
+            screen, self._screen = self._screen, None
+            with contextlib.suppress(OSError, ValueError):
+                screen.close()
 
 
 def weak_look(standing: Look) -> Look:

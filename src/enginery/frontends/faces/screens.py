@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import threading
@@ -49,10 +50,10 @@ class TerminalScreen:
                 "desc": name or None,
                 "bar_format": form,
             }
-            self._bar = _terminal_bar()(file=sys.stderr, dynamic_ncols=True, **made)
+            self._bar = _make_bar(dynamic_ncols=True, **made)
         else:
             self._bar.n, self._bar.total, self._bar.bar_format = standing.done, standing.total, form
-            self._bar.refresh()
+        self._bar.refresh()
         if sys.stderr.isatty():
             self._draw_lines(_texts_of(standing))
 
@@ -63,8 +64,8 @@ class TerminalScreen:
             if number < len(self._lines):
                 self._lines[number].set_description_str(text)
             else:
-                line = _terminal_bar()(file=sys.stderr, desc=text, bar_format="{desc}", leave=False)
-                self._lines.append(line)
+                self._lines.append(_make_bar(desc=text, bar_format="{desc}", leave=False))
+                self._lines[-1].refresh()
 
     def clear(self) -> None:
         for line in [*reversed(self._lines), self._bar]:
@@ -72,9 +73,10 @@ class TerminalScreen:
                 line.clear()
 
     def close(self) -> None:
-        self._draw_lines([])
-        if self._bar is not None:
-            self._bar.close()
+        with contextlib.ExitStack() as closing:  # all of them, also where the terminal is gone
+            for bar in [*([] if self._bar is None else [self._bar]), *self._lines]:
+                closing.callback(_put_away, bar)
+        self._lines.clear()
 
 
 def _texts_of(standing: Standing) -> list[str]:
@@ -83,6 +85,21 @@ def _texts_of(standing: Standing) -> list[str]:
     if standing.more_lines:
         texts.append(f"  and {standing.more_lines} more"[:columns])
     return texts
+
+
+def _make_bar(**made: Any) -> Any:
+    """A bar that is not drawn yet: if drawing it fails, there is one to put away."""
+    bar = _terminal_bar()(file=sys.stderr, delay=1e-9, **made)
+    bar.delay = 0
+    return bar
+
+
+def _put_away(bar: Any) -> None:
+    try:
+        bar.close()
+    finally:
+        # tqdm keeps one that could not be drawn among those for which the next ones leave a line.
+        type(bar)._instances.discard(bar)
 
 
 @cache
