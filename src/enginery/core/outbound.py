@@ -7,7 +7,7 @@ answered at a time, page by page, so that nobody's questions keep others waiting
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Container
 
 from enginery.core.deliveries import Deliveries, Held
@@ -16,16 +16,19 @@ from enginery.ids import TaskId
 
 QUESTIONS_WAITING = 200
 """Of one client."""
+CUT_KEPT = 1000
+"""Tasks of which it is remembered that a client was told that it does not get all they say."""
 
 
 class Outbound:
     """One client's deliveries, and what waits beside them."""
 
-    __slots__ = ("_asking", "_is_page_wanted", "_open", "_unheard", "deliveries")
+    __slots__ = ("_asking", "_cut", "_is_page_wanted", "_open", "_unheard", "deliveries")
 
     def __init__(self, held: Held) -> None:
         self.deliveries = Deliveries(held)
         self._unheard: dict[TaskId, int] = {}
+        self._cut: OrderedDict[TaskId, None] = OrderedDict()  # ended ones of which it does not get all
         self._asking: deque[PagedInquiry] = deque()
         self._open: PagedInquiry | None = None
         self._is_page_wanted = False
@@ -47,6 +50,14 @@ class Outbound:
 
     def has_missed(self, task: TaskId) -> bool:
         return task in self._unheard
+
+    def cut(self, task: TaskId) -> bool:
+        """Of what an ended task says, a piece is left out. Whether it is the first."""
+        is_first = task not in self._cut
+        self._cut[task] = None
+        if len(self._cut) > CUT_KEPT:
+            self._cut.popitem(last=False)
+        return is_first
 
     def on_ended(self, task: TaskId) -> bool:
         """A task has ended. Whether some of what it has said has not been heard."""

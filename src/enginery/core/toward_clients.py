@@ -72,8 +72,10 @@ def _tell(state: ClusterState, client: ClientId, saying: Saying, count: int | No
         state.say("client", client, saying, saying_size(saying))
     elif link is not None and not isinstance(saying, (Data, Progress)):
         # Its result is on its way already, and says how much belongs to it.
+        # Once in words; the further pieces, which it waits for, are empty.
         where = f"rc.get_result({format_task_id(saying.task)!r})"
         note = f"[this client did not take the last of this task's output; {where} has all of it]\n"
+        note = note if outbound.cut(saying.task) else ""
         short = Output(saying.task, saying.engine, "stderr", note, saying.attempt, saying.number)
         state.say("client", client, short, saying_size(short))
 
