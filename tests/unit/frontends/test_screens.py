@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from types import SimpleNamespace
+from weakref import WeakSet
 
 import pytest
 
@@ -47,6 +48,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(screens, "sys", SimpleNamespace(stderr=terminal))  # pytest sets the real one again
     monkeypatch.setattr(screens.shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    # tqdm leaves room for all bars of a process: those that another test still holds are not on this screen.
+    monkeypatch.setattr(screens._terminal_bar(), "_instances", WeakSet(), raising=False)
     return terminal
 
 
