@@ -180,8 +180,8 @@ def test_a_lost_client_is_replayed_by_another_one(
         thread = threading.Thread(target=lambda: replayed.extend(fresh.replay(timeout=PATIENCE_S)))
         thread.start()
         if not is_over:
-            (running, _) = fresh.get_label("night run")
-            until(fresh, lambda: (running.standing().done, running.standing().failed) == (4, 1))
+            (running, _) = rc.get_label("night run")
+            until(rc, lambda: (running.standing().done, running.standing().failed) == (4, 1))
             gate.open()
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
